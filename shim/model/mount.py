@@ -1,0 +1,68 @@
+"""What a mount is. Some modules make mounts, others mount them."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from shim.model.image import ImageSpec
+from shim.model.security import IdMapping
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One file system to mount, as data.
+
+    Attributes:
+        source: device or name, as in mount(2).
+        target: absolute path inside the root file system.
+        fstype: ``proc``, ``tmpfs``, …
+        flags: MS_* bits of mount(2).
+        options: data for the file system, ``key=value`` or ``key``.
+    """
+
+    source: str
+    target: str
+    fstype: str
+    flags: int = 0
+    options: tuple[str, ...] = ()
+
+
+class Propagation(enum.IntEnum):
+    """How mounts travel between a volume and its source (CRI MountPropagation)."""
+
+    PRIVATE = 0
+    HOST_TO_CONTAINER = 1
+    BIDIRECTIONAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A host path, or an image, seen inside a container (CRI message Mount)."""
+
+    container_path: str
+    host_path: str = ""
+    readonly: bool = False
+    selinux_relabel: bool = False
+    propagation: Propagation = Propagation.PRIVATE
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
+    recursive_read_only: bool = False
+    image: ImageSpec | None = None
+    image_sub_path: str = ""
+    mount_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rootfs:
+    """The directories of an overlay.
+
+    Attributes:
+        lowers: read-only layers as absolute paths, the topmost first (overlayfs order).
+        upper: the writable layer's directory.
+        work: overlayfs' work directory, on the same file system as ``upper``.
+    """
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
