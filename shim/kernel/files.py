@@ -1,0 +1,143 @@
+"""Files that are whole or absent: atomic replacement, syncing, extended attributes."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from typing import Final
+
+from shim.errors import KernelError
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600, durable: bool = False) -> None:
+    """Replace a file as a whole: readers see the old content or the new one, never a part.
+
+    Args:
+        path: the file; its directory exists.
+        data: the new content.
+        mode: of the file, whatever the umask.
+        durable: also survive power loss: the file is synced before, its directory after the rename.
+
+    Raises:
+        KernelError: nothing is left behind, the old file is as it was.
+    """
+    path = os.fspath(path)
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(4)}.tmp")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            os.fchmod(fd, mode)
+            write_all(fd, data)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise KernelError("write", error.errno or errno.EIO, path) from error
+    if durable:
+        fsync_dir(directory or ".")
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write everything, however many write(2) calls it takes."""
+    done = os.write(fd, data)
+    if done == len(data):
+        return
+    view = memoryview(data)
+    while done < len(view):
+        done += os.write(fd, view[done:])
+
+
+def fsync_dir(path: str | os.PathLike[str]) -> None:
+    """Make the names in a directory durable (fsync(2) of the directory)."""
+    path = os.fspath(path)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise KernelError("fsync", error.errno or errno.EIO, path) from error
+
+
+def syncfs(fd: int) -> None:
+    """Write out the whole file system that ``fd`` lies on (syncfs(2)).
+
+    Since Linux 5.8 it also tells of a write-back that failed meanwhile.
+    """
+    if _libc.syncfs(ctypes.c_int(fd)) < 0:
+        raise KernelError("syncfs", ctypes.get_errno())
+
+
+def fd_path(dir_fd: int, name: str | bytes = b"") -> bytes:
+    """Return a path below a descriptor, for calls that take no dir_fd (the xattr family).
+
+    The directory is reached through ``/proc/self/fd``; only ``name``, a single component, is looked up.
+    """
+    raw = os.fsencode(name)
+    return b"/proc/self/fd/%d/%s" % (dir_fd, raw) if raw else b"/proc/self/fd/%d" % dir_fd
+
+
+def list_xattrs(path: str | bytes | int, *, follow_symlinks: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Yield each extended attribute and its value; nothing where the file system has none."""
+    follow = follow_symlinks or isinstance(path, int)
+    try:
+        names = os.listxattr(path, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return
+        raise KernelError("listxattr", error.errno or errno.EIO, _text(path)) from error
+    for name in names:
+        yield name, os.getxattr(path, name, follow_symlinks=follow)
+
+
+def set_xattr(path: str | bytes | int, name: str | bytes, value: bytes) -> None:
+    """Set one extended attribute of a descriptor, or of a path without following a link at its end.
+
+    Raises:
+        KernelError: ENOTSUP where the file system or kind of file has none.
+    """
+    try:
+        os.setxattr(path, name, value, follow_symlinks=isinstance(path, int))
+    except OSError as error:
+        raise KernelError("setxattr", error.errno or errno.EIO, f"{_text(path)} ({name!r})") from error
+
+
+def disk_usage(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return (bytes, inodes) that a tree takes on disk; a file with several names counts once.
+
+    Walks the tree: never on the path of a request.
+    """
+    linked: set[tuple[int, int]] = set()
+    used = inodes = 0
+    todo = [os.fspath(path)]
+    while todo:
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    info = entry.stat(follow_symlinks=False)
+                    is_dir = entry.is_dir(follow_symlinks=False)
+                    if info.st_nlink > 1 and not is_dir:
+                        if (info.st_dev, info.st_ino) in linked:
+                            continue
+                        linked.add((info.st_dev, info.st_ino))
+                    inodes += 1
+                    used += info.st_blocks * 512
+                    if is_dir:
+                        todo.append(entry.path)
+    return used, inodes
+
+
+def _text(path: str | bytes | int) -> str:
+    return f"fd {path}" if isinstance(path, int) else os.fsdecode(path)
