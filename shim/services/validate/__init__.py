@@ -1,0 +1,1 @@
+"""What a request may say at all, checked before anything is done. Pure."""

@@ -1,0 +1,80 @@
+"""Whether a PodSandboxConfig can be carried out at all."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+from shim.errors import InvalidArgument
+from shim.model.network import PortMapping
+from shim.model.sandbox import SandboxConfig
+from shim.model.security import NamespaceMode
+from shim.services.validate import values
+
+MAX_HOSTNAME: Final = 64  # HOST_NAME_MAX of Linux
+MAX_PORT: Final = 65535
+
+_SYSCTL: Final = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_:*-]+)+")
+
+
+def check(config: SandboxConfig) -> None:
+    """Check everything that can be told without looking at the node.
+
+    Raises:
+        InvalidArgument: names the first field that is wrong, and why.
+    """
+    metadata = config.metadata
+    values.name("metadata.name", metadata.name)
+    values.name("metadata.namespace", metadata.namespace)
+    values.name("metadata.uid", metadata.uid)
+    values.map_size("labels", config.labels, values.MAX_LABELS_BYTES)
+    values.map_size("annotations", config.annotations, values.MAX_ANNOTATIONS_BYTES)
+    values.name("hostname", config.hostname, required=False, longest=MAX_HOSTNAME)
+    if "/" in config.hostname or " " in config.hostname:
+        raise InvalidArgument(f"hostname {config.hostname!r} is not a host name")
+    values.path("log_directory", config.log_directory, absolute=True)
+    _dns(config)
+    for mapping in config.port_mappings:
+        _port(mapping)
+    for key, value in config.sysctls.items():
+        values.text(f"sysctl {key!r}", value)
+        if not _SYSCTL.fullmatch(key) or ".." in key:
+            raise InvalidArgument(f"{key!r} is not the name of a sysctl")
+    if config.overhead is not None:
+        values.resources("overhead", config.overhead)
+    if config.resources is not None:
+        values.resources("resources", config.resources)
+    _namespaces(config)
+
+
+def _dns(config: SandboxConfig) -> None:
+    if config.dns is None:
+        return
+    values.one_line("dns_config.servers", config.dns.servers)
+    values.one_line("dns_config.searches", config.dns.searches)
+    values.one_line("dns_config.options", config.dns.options)
+
+
+def _port(mapping: PortMapping) -> None:
+    if not 0 <= mapping.host_port <= MAX_PORT:
+        raise InvalidArgument(f"host_port {mapping.host_port} is not a port")
+    if mapping.host_port and not 1 <= mapping.container_port <= MAX_PORT:
+        raise InvalidArgument(f"container_port {mapping.container_port} is not a port")
+    if mapping.host_ip:
+        try:
+            ipaddress.ip_address(mapping.host_ip)
+        except ValueError:
+            raise InvalidArgument(f"host_ip {mapping.host_ip!r} is not an IP address") from None
+
+
+def _namespaces(config: SandboxConfig) -> None:
+    options = config.security.namespaces
+    for kind, mode in (("network", options.network), ("ipc", options.ipc)):
+        if mode not in (NamespaceMode.POD, NamespaceMode.NODE):
+            raise InvalidArgument(f"namespace mode {mode.name} is not possible for {kind}: it is POD or NODE")
+    if options.pid is NamespaceMode.TARGET:
+        raise InvalidArgument("namespace mode TARGET is not possible for a sandbox: it names a container")
+    userns = options.userns
+    if userns is not None and userns.mode is NamespaceMode.POD and not (userns.uids and userns.gids):
+        raise InvalidArgument("a user namespace needs uid and gid mappings")
