@@ -1,0 +1,189 @@
+"""What can be configured: frozen dataclasses whose fields carry their own help and check.
+
+``config_files`` reads them from TOML, ``config_text`` writes them as TOML.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+# Returns what is wrong with a value, or an empty text.
+Check = Callable[[Any], str]
+
+DEFAULT_HANDLER: Final = "cri-shim"
+MAX_SOCKET_PATH: Final = 107  # sun_path of unix(7), less its NUL
+MAX_INTERFACE_NAME: Final = 15  # IFNAMSIZ, less its NUL
+
+
+def _no_check(_value: Any) -> str:
+    return ""
+
+
+def setting(default: Any, help_text: str, check: Check = _no_check) -> Any:
+    """Return a field with a default, a help text for people, and a check of its value."""
+    return field(default=default, metadata={"help": help_text, "check": check})
+
+
+def _one_of(*choices: str) -> Check:
+    return lambda value: "" if value in choices else f"must be one of {', '.join(choices)}"
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or ".." in value.split("/") or "\0" in value:
+        return "must be an absolute path without '..'"
+    return ""
+
+
+def _directory(value: str) -> str:
+    return _absolute(value) or ("must not be the root directory" if value.strip("/") == "" else "")
+
+
+def _socket(value: str) -> str:
+    if not value:
+        return ""
+    if len(value.encode()) > MAX_SOCKET_PATH:
+        return f"is too long for a unix socket: at most {MAX_SOCKET_PATH} bytes"
+    return _absolute(value)
+
+
+def _all_absolute(values: tuple[str, ...]) -> str:
+    return next((wrong for value in values if (wrong := _absolute(value))), "")
+
+
+def _at_least(least: int) -> Check:
+    return lambda value: "" if value >= least else f"must be {least} or more"
+
+
+def _between(least: int, most: int) -> Check:
+    return lambda value: "" if least <= value <= most else f"must be from {least} to {most}"
+
+
+def _subnet(value: str) -> str:
+    try:
+        network = ipaddress.ip_network(value)
+    except ValueError as error:
+        return f"is not an address range: {error}"
+    if network.version != 4:
+        return "must be an IPv4 range"
+    return "" if network.prefixlen <= 29 else "is too small: a prefix of at most 29 bits leaves room for pods"
+
+
+def _interface(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", value) or len(value) > MAX_INTERFACE_NAME:
+        return f"is not a name for a link: letters, digits, '-', '_', '.', at most {MAX_INTERFACE_NAME}"
+    return ""
+
+
+def check_handler_name(value: str) -> str:
+    """Return what is wrong with the name of a handler, or an empty text."""
+    good = re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value)
+    return "" if good else "must be lower case letters, digits and '-', at most 63"
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The daemon's own log, on standard error."""
+
+    level: str = setting(
+        "info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error")
+    )
+    format: str = setting("text", "text, or json: one object a line", _one_of("text", "json"))
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupConfig:
+    """Where and by whom cgroups are made."""
+
+    driver: str = setting(
+        "auto",
+        "auto (systemd where it runs), systemd or cgroupfs; must be the kubelet's cgroupDriver",
+        _one_of("auto", "systemd", "cgroupfs"),
+    )
+    parent: str = setting("/cri-shim", "parent of pods that come without a cgroup_parent", _directory)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """Who gives pods their addresses."""
+
+    mode: str = setting(
+        "auto",
+        "builtin, cni, or auto: builtin until a CNI configuration or a cluster's kubelet has been seen here",
+        _one_of("auto", "builtin", "cni"),
+    )
+    bridge: str = setting("cri-shim0", "bridge of the built-in network", _interface)
+    subnet: str = setting("10.88.0.0/16", "IPv4 range for pods of the built-in network", _subnet)
+    mtu: int = setting(
+        0, "of links of the built-in network; 0: that of the default route", _between(0, 65535)
+    )
+    cni_conf_dir: str = setting("/etc/cni/net.d", "where CNI configurations lie", _absolute)
+    cni_bin_dirs: tuple[str, ...] = setting(
+        ("/opt/cni/bin", "/usr/lib/cni"), "where CNI plugins lie, the first hit counts", _all_absolute
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryConfig:
+    """Where images come from."""
+
+    config_path: tuple[str, ...] = setting(
+        ("/etc/cri-shim/certs.d", "/etc/containerd/certs.d"),
+        "directories with <host>/hosts.toml as containerd reads them, the first hit counts",
+        _all_absolute,
+    )
+    max_downloads: int = setting(4, "blobs fetched at once, over all pulls", _between(1, 64))
+    stall_timeout_s: int = setting(60, "a pull without a byte for so many seconds fails", _at_least(1))
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerDefaults:
+    """What containers get unless their spec says otherwise."""
+
+    log_line_bytes: int = setting(
+        16384, "longer lines are split in the log (CRI tag P)", _between(256, 1 << 20)
+    )
+    nofile_soft: int = setting(1024, "soft limit of open files", _at_least(1))
+    nofile_hard: int = setting(524288, "hard limit of open files", _at_least(1))
+    exec_output_bytes: int = setting(
+        8 << 20, "output that ExecSync keeps, stdout and stderr together", _between(1024, 15 << 20)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerConfig:
+    """A runtime handler, as RuntimeClass names them."""
+
+    description: str = setting("", "for people; shown by verbose Status")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it. ``handlers`` maps names to handlers; the default one needs no entry."""
+
+    version: int = setting(1, "format of this file", lambda value: "" if value == 1 else "must be 1")
+    root: str = setting("/var/lib/cri-shim", "what is kept: images, records", _directory)
+    state: str = setting("/run/cri-shim", "what a reboot voids: sockets, pins, exits", _directory)
+    socket: str = setting("", "socket of the CRI; empty: cri-shim.sock in the state directory", _socket)
+    default_handler: str = setting(
+        DEFAULT_HANDLER, "runtime handler of pods that name none", check_handler_name
+    )
+    log: LogConfig = LogConfig()
+    cgroup: CgroupConfig = CgroupConfig()
+    network: NetworkConfig = NetworkConfig()
+    registry: RegistryConfig = RegistryConfig()
+    container: ContainerDefaults = ContainerDefaults()
+    handlers: Mapping[str, HandlerConfig] = field(default_factory=dict)
+
+    @property
+    def handler_names(self) -> tuple[str, ...]:
+        """Every handler, the default one first."""
+        return (self.default_handler, *(name for name in self.handlers if name != self.default_handler))
+
+    @property
+    def socket_path(self) -> str:
+        """The socket in force."""
+        return self.socket or f"{self.state}/cri-shim.sock"
