@@ -1,0 +1,118 @@
+"""The directories of a layer while it is unpacked: found once, held as descriptors, never by string.
+
+The layer's tree is hostile while it grows: an entry may be a link that leads out, and a later entry may go
+through it. So a parent is opened by openat2 with RESOLVE_IN_ROOT (a link stays inside the layer), and its descriptor
+serves all entries below it until something is moved away.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import OrderedDict
+from typing import Final
+
+from shim.errors import InvalidArgument, KernelError
+from shim.kernel import files, paths
+
+OPAQUE: Final = b"trusted.overlay.opaque"
+_HELD: Final = 200
+_PATH_ONLY: Final = os.O_PATH | os.O_DIRECTORY
+
+
+class Directories:
+    """Descriptors of the directories below ``root_fd``, by the path that entries use.
+
+    Attributes:
+        implied: directories that were made only because something lies in them; they take mode, owner,
+            times and attributes from the layers below, or the archive names them later.
+        opaque: directories that hide what the layers below have; ``b""`` is the layer's root.
+    """
+
+    def __init__(self, root_fd: int) -> None:
+        self._root_fd = root_fd
+        self._fds: OrderedDict[bytes, int] = OrderedDict()
+        self.implied: set[bytes] = set()
+        self.opaque: set[bytes] = set()
+
+    def fd(self, path: bytes) -> int:
+        """Return a descriptor (O_PATH) of a directory, made with its parents if it is not there.
+
+        It is good until the next call. ``path`` is clean (see ``writer.clean``); ``b""`` is the root.
+        """
+        if not path:
+            return self._root_fd
+        held = self._fds.get(path)
+        if held is not None:
+            return held
+        try:
+            fd = paths.open_in_root(self._root_fd, path, _PATH_ONLY)
+        except KernelError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
+            fd = self._make(path)
+        if len(self._fds) >= _HELD:
+            os.close(self._fds.popitem(last=False)[1])
+        self._fds[path] = fd
+        return fd
+
+    def forget(self) -> None:
+        """Drop all descriptors: something was moved, a path may mean another directory now."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+    def close(self) -> None:
+        """Drop all descriptors."""
+        self.forget()
+
+    def set_opaque(self, path: bytes) -> None:
+        """Make a directory hide those of the same path in the layers below."""
+        if path:
+            files.set_xattr(files.fd_path(self.fd(path)), OPAQUE, b"y")
+        self.opaque.add(path)
+
+    def _make(self, path: bytes) -> int:
+        """Make what is missing of ``path``, one name after another from the root."""
+        done = b""
+        fd = os.dup(self._root_fd)
+        for name in path.split(b"/"):
+            parent, fd = fd, -1
+            done = done + b"/" + name if done else name
+            try:
+                fd = self._step(parent, name, done)
+            finally:
+                os.close(parent)
+        return fd
+
+    def _step(self, parent: int, name: bytes, done: bytes) -> int:
+        covers = False
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        except FileExistsError:
+            if not is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
+                return self._enter(done)
+            os.unlink(name, dir_fd=parent)
+            os.mkdir(name, 0o755, dir_fd=parent)
+            covers = True
+        self.implied.add(done)
+        if covers:
+            # The archive deleted the name and then uses it as a directory: what lies below stays hidden.
+            self.set_opaque(done)
+        return self._enter(done)
+
+    def _enter(self, path: bytes) -> int:
+        try:
+            return paths.open_in_root(self._root_fd, path, _PATH_ONLY)
+        except KernelError as error:
+            if error.errno in (errno.ENOTDIR, errno.ENOENT):
+                raise InvalidArgument(
+                    f"malformed layer: an entry lies below {os.fsdecode(path)!r}, which is no directory"
+                ) from None
+            raise
+
+
+def is_whiteout(info: os.stat_result) -> bool:
+    """Tell whether this is overlayfs' mark of a deleted name: a character device 0/0."""
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0

@@ -1,0 +1,173 @@
+"""The process that unpacks layers: ``python -m shim.images.unpack.worker``.
+
+It serves one job after another on the SEQPACKET socket that is its standard input. A job is one JSON object
+with two descriptors: the layer's empty directory and the pipe (or file) that the compressed layer comes from.
+The answer is one JSON object. Whatever goes wrong inside, the daemon survives it; it kills this process to
+cancel.
+
+Job: ``{"digest", "size", "diff_id", "entries", "bytes"}``; ``""`` and size -1 mean unknown.
+Answer: ``{"diff_id", "digest", "size", "bytes", "inodes", "deferred", "opaque_root"}`` or
+``{"error": class, "message", "syscall", "errno", "path"}``. What the daemon needs only now and then lies in the
+layer's directory as ``layer.json``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import resource
+import socket
+import sys
+from typing import Any, Final
+
+from shim import errors
+from shim.images.unpack import decompress, record, tar, writer
+from shim.kernel import files
+
+VERSION: Final = 1
+_MEMORY_LIMIT_BYTES: Final = 2 << 30
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Checked:
+    """The compressed stream, counted and hashed as it is read."""
+
+    def __init__(self, fd: int, digest: str, size: int) -> None:
+        algorithm = digest.partition(":")[0] or "sha256"
+        self._fd = fd
+        self._digest = digest
+        self._size = size
+        self._hash = hashlib.new(algorithm)
+        self.count = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = os.read(self._fd, size)
+        self._hash.update(data)
+        self.count += len(data)
+        if 0 <= self._size < self.count:
+            raise errors.FailedPrecondition(f"the layer is longer than the {self._size} bytes it should have")
+        return data
+
+    def finish(self) -> str:
+        """Read to the end; return the digest.
+
+        Raises:
+            FailedPrecondition: it is not what was asked for.
+        """
+        while self.read(1 << 18):
+            pass
+        if 0 <= self._size != self.count:
+            raise errors.FailedPrecondition(f"the layer has {self.count} bytes instead of {self._size}")
+        found = f"{self._hash.name}:{self._hash.hexdigest()}"
+        if self._digest and found != self._digest:
+            raise errors.FailedPrecondition(f"unexpected digest {found}, expected {self._digest}")
+        return found
+
+
+def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]:
+    """Unpack one layer; return what the answer says."""
+    os.mkdir("fs", 0o755, dir_fd=layer_fd)
+    source = _Checked(source_fd, job["digest"], job["size"])
+    diff = hashlib.sha256()
+    reader = tar.TarReader()
+    limits = writer.Limits(job["entries"], job["bytes"])
+    record_fd = os.open("tar.zst", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=layer_fd)
+    with open(record_fd, "wb", buffering=0) as file:
+        keep = record.RecordWriter(file)
+        layer = writer.LayerWriter(layer_fd, keep, limits)
+        try:
+            try:
+                for chunk in decompress.read_chunks(source):
+                    diff.update(chunk)
+                    layer.write(reader.feed(chunk))
+                reader.close()
+            except errors.InvalidArgument:
+                source.finish()  # a wrong digest says more than what the wrong bytes lead to
+                raise
+            digest = source.finish()
+            diff_id = f"sha256:{diff.hexdigest()}"
+            if job["diff_id"] and diff_id != job["diff_id"]:
+                raise errors.FailedPrecondition(
+                    f"unexpected diff id {diff_id} of the unpacked layer, expected {job['diff_id']}"
+                )
+            keep.close()
+            summary = layer.finish()
+        finally:
+            layer.close()
+        record_bytes = file.tell()
+    answer = {
+        "diff_id": diff_id,
+        "digest": digest,
+        "size": source.count,
+        "bytes": summary.used_bytes + record_bytes + 4096 * len(summary.implied),
+        "inodes": summary.inodes,
+        "deferred": bool(summary.implied or summary.links or not summary.root_described),
+        "opaque_root": summary.opaque_root,
+    }
+    _write_facts(layer_fd, answer, summary)
+    return answer
+
+
+def _write_facts(layer_fd: int, answer: dict[str, Any], summary: writer.Summary) -> None:
+    facts = {
+        "version": VERSION,
+        **answer,
+        "implied": [os.fsdecode(path) for path in summary.implied],
+        "links": [[os.fsdecode(new), os.fsdecode(target)] for new, target in summary.links],
+        "root_described": summary.root_described,
+        "displaced": [[since, os.fsdecode(path), name] for since, path, name in summary.displaced],
+    }
+    fd = os.open("layer.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=layer_fd)
+    try:
+        files.write_all(fd, json.dumps(facts).encode())
+    finally:
+        os.close(fd)
+
+
+def describe(error: errors.ShimError | OSError | MemoryError) -> dict[str, Any]:
+    """Return an error as the answer carries it."""
+    if isinstance(error, errors.ShimError):
+        return {"error": type(error).__name__, "message": str(error)}
+    if isinstance(error, MemoryError):
+        return {"error": "ResourceExhausted", "message": "the layer needs too much memory to be unpacked"}
+    path = error.filename
+    shown = os.fsdecode(path) if isinstance(path, (str, bytes)) else ""
+    if error.errno in _NO_ROOM:
+        return {"error": "ResourceExhausted", "message": f"no space left on the device, at {shown!r}"}
+    syscall = error.syscall if isinstance(error, errors.KernelError) else "unpack"
+    return {"error": "KernelError", "syscall": syscall, "errno": error.errno or errno.EIO, "path": shown}
+
+
+def serve(sock: socket.socket) -> None:
+    """Do jobs until the other end closes."""
+    while True:
+        data, fds, _, _ = socket.recv_fds(sock, 65536, 2)
+        if not data:
+            return
+        layer_fd, source_fd = fds
+        try:
+            answer = unpack(layer_fd, source_fd, json.loads(data))
+        except (errors.ShimError, OSError, MemoryError) as error:
+            answer = describe(error)
+        finally:
+            os.close(layer_fd)
+            os.close(source_fd)
+        sock.send(json.dumps(answer).encode())
+
+
+def main() -> None:
+    """Serve the socket at descriptor 0."""
+    os.umask(0)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT_BYTES, _MEMORY_LIMIT_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with socket.socket(fileno=os.dup(0)) as sock:
+        try:
+            serve(sock)
+        except (BrokenPipeError, ConnectionResetError):
+            sys.exit(1)  # the daemon is gone, and with it the caller
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""Entries of a layer's archive become files in overlay form, below one descriptor and nowhere else.
+
+Overlay form (kernel documentation, overlayfs): a deleted name is a character device 0/0, a directory that
+hides the one below has ``trusted.overlay.opaque``. Whiteouts come as in the OCI image specification, "Layer":
+a name that begins with ``.wh.``. Directories get their owner, mode and times at the very end, so that nothing
+that is done inside them counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import Final
+
+from shim.errors import InvalidArgument, ResourceExhausted
+from shim.images.unpack import record, tar
+from shim.images.unpack.attributes import clean, set_xattrs, show, times
+from shim.images.unpack.directories import Directories, is_whiteout
+from shim.kernel import files, paths
+
+_WHITEOUT: Final = b".wh."
+_AUFS_META: Final = b".wh..wh."
+_OPAQUE_MARK: Final = b".wh..wh..opq"
+_MAX_ID: Final = (1 << 32) - 2
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NODES: Final = {
+    tar.CHAR_DEVICE: stat.S_IFCHR,
+    tar.BLOCK_DEVICE: stat.S_IFBLK,
+    tar.FIFO: stat.S_IFIFO,
+}
+
+
+@dataclass(slots=True)
+class Limits:
+    """What one layer may take; beyond it the pull fails."""
+
+    entries: int = 2_000_000
+    stream_bytes: int = 1 << 40
+
+
+@dataclass(slots=True)
+class Summary:
+    """What was written. Paths are relative to the layer, clean.
+
+    Attributes:
+        implied: directories that no entry describes; see ``Directories``.
+        links: hard links (new, target) whose target only a lower layer can have.
+        root_described: the archive has an entry for the layer's root itself.
+    """
+
+    used_bytes: int = 0
+    inodes: int = 0
+    implied: list[bytes] = field(default_factory=list)
+    links: list[tuple[bytes, bytes]] = field(default_factory=list)
+    opaque_root: bool = False
+    root_described: bool = False
+    displaced: list[record.Displaced] = field(default_factory=list)
+
+
+class LayerWriter:
+    """Carries out the events of one archive. The process' umask must be 0.
+
+    Args:
+        layer_fd: the directory of the layer; ``fs`` in it is filled, ``displaced`` made when needed.
+        keep: the record that the rest of the stream goes to.
+        limits: what the layer may take.
+    """
+
+    def __init__(self, layer_fd: int, keep: record.RecordWriter, limits: Limits) -> None:
+        self._layer_fd = layer_fd
+        self._root_fd = os.open("fs", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=layer_fd)
+        self._record = keep
+        self._limits = limits
+        self._dirs = Directories(self._root_fd)
+        self._described: dict[bytes, tar.Entry] = {}
+        self._summary = Summary()
+        self._fd = -1  # the file that content goes to; -1: content is kept in the record
+        self._entry: tar.Entry | None = None
+        self._left = 0
+        self._segment = (0, 0)  # of a sparse file: (index, bytes of it that are written)
+
+    def write(self, events: list[tar.Event]) -> None:
+        """Do what the events say, in order."""
+        for event in events:
+            if isinstance(event, tar.Raw):
+                self._record.raw(event.data)
+            elif isinstance(event, tar.Data):
+                self._content(event.data)
+            else:
+                self._begin(event)
+
+    def finish(self) -> Summary:
+        """Give directories what their entries said; return the summary."""
+        for path, entry in self._described.items():
+            fd = paths.open_in_root(self._root_fd, path or b".", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fchown(fd, entry.uid, entry.gid)
+                os.fchmod(fd, entry.mode)
+                os.utime(fd, ns=times(entry))
+            finally:
+                os.close(fd)
+        summary = self._summary
+        summary.implied = sorted(self._dirs.implied - self._described.keys())
+        summary.opaque_root = b"" in self._dirs.opaque
+        summary.root_described = b"" in self._described
+        summary.inodes += len(self._dirs.implied | self._described.keys())
+        return summary
+
+    def close(self) -> None:
+        """Close every descriptor; safe at any time."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._dirs.close()
+        os.close(self._root_fd)
+
+    def _begin(self, entry: tar.Entry) -> None:
+        self._limits.entries -= 1
+        self._limits.stream_bytes -= entry.stored + 512
+        if self._limits.entries < 0 or self._limits.stream_bytes < 0:
+            raise ResourceExhausted("the layer has more entries or bytes than the configuration allows")
+        if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
+            raise InvalidArgument(f"malformed layer: {show(entry.path)} has owner {entry.uid}:{entry.gid}")
+        path = clean(entry.path)
+        parent, _, name = path.rpartition(b"/")
+        self._entry, self._left = None, entry.stored
+        if not path:
+            self._root(entry)
+        elif name.startswith(_WHITEOUT):
+            self._whiteout(parent, name)
+        elif not path.startswith(_AUFS_META):
+            self._make(entry, path, parent, name)
+
+    def _root(self, entry: tar.Entry) -> None:
+        if entry.kind != tar.DIRECTORY:
+            raise InvalidArgument(f"malformed layer: entry {show(entry.path)} would replace the root")
+        self._described[b""] = entry
+        set_xattrs(files.fd_path(self._root_fd), entry)
+
+    def _make(self, entry: tar.Entry, path: bytes, parent: bytes, name: bytes) -> None:
+        uncovered = False
+        for attempt in (0, 1):
+            dir_fd = self._dirs.fd(parent)
+            try:
+                if entry.kind == tar.FILE:
+                    self._file(entry, path, dir_fd, name)
+                elif entry.kind == tar.DIRECTORY:
+                    self._directory(entry, path, dir_fd, name)
+                elif entry.kind == tar.HARD_LINK:
+                    self._hard_link(entry, path, dir_fd, name)
+                else:
+                    self._node(entry, dir_fd, name)
+            except FileExistsError:
+                if attempt:
+                    raise
+                uncovered = self._displace(path, parent, name)
+            else:
+                break
+        if uncovered and entry.kind == tar.DIRECTORY:
+            # The archive deleted the name and makes it anew: what the layers below have stays hidden.
+            self._dirs.set_opaque(path)
+
+    def _file(self, entry: tar.Entry, path: bytes, dir_fd: int, name: bytes) -> None:
+        fd = os.open(name, _CREATE, entry.mode & 0o777, dir_fd=dir_fd)
+        self._fd, self._entry, self._segment = fd, entry, (0, 0)
+        summary = self._summary
+        summary.inodes += 1
+        summary.used_bytes += (entry.stored + 4095) & ~4095
+        if entry.segments is None:
+            if entry.stored:
+                self._record.content(path, 0, entry.stored)
+        else:
+            os.ftruncate(fd, entry.size)
+            for offset, length in entry.segments:
+                self._record.content(path, offset, length)
+        if not entry.stored:
+            self._end_file()
+
+    def _content(self, data: memoryview) -> None:
+        self._left -= len(data)
+        entry = self._entry
+        if entry is None:
+            self._record.raw(data)
+        elif entry.segments is None:
+            files.write_all(self._fd, data)
+        else:
+            self._sparse(entry.segments, data)
+        if not self._left and entry is not None:
+            self._end_file()
+
+    def _sparse(self, segments: list[tuple[int, int]], data: memoryview) -> None:
+        """Write content to the places that the map names."""
+        index, done = self._segment
+        while data:
+            offset, length = segments[index]
+            part = data[: length - done]
+            os.lseek(self._fd, offset + done, os.SEEK_SET)
+            files.write_all(self._fd, part)
+            data = data[len(part) :]
+            done += len(part)
+            if done == length:
+                index, done = index + 1, 0
+        self._segment = (index, done)
+
+    def _end_file(self) -> None:
+        entry, fd = self._entry, self._fd
+        self._entry, self._fd = None, -1
+        if entry is None:
+            return
+        try:
+            # The owner before the mode and the capabilities: chown(2) clears setuid and security.capability.
+            if entry.uid or entry.gid:
+                os.fchown(fd, entry.uid, entry.gid)
+            if entry.mode & 0o7000:
+                os.fchmod(fd, entry.mode)
+            if entry.xattrs:
+                set_xattrs(fd, entry)
+            os.utime(fd, ns=times(entry))
+        finally:
+            os.close(fd)
+
+    def _directory(self, entry: tar.Entry, path: bytes, dir_fd: int, name: bytes) -> None:
+        try:
+            # Modes come at the end; setgid now would give its group to everything made inside.
+            os.mkdir(name, 0o700, dir_fd=dir_fd)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+                raise
+        self._described[path] = entry
+        if entry.xattrs:
+            set_xattrs(files.fd_path(dir_fd, name), entry)
+
+    def _hard_link(self, entry: tar.Entry, path: bytes, dir_fd: int, name: bytes) -> None:
+        target = clean(entry.link)
+        parent, _, base = target.rpartition(b"/")
+        if target == path or not target:
+            raise InvalidArgument(f"malformed layer: {show(entry.path)} is a hard link to itself")
+        try:
+            target_fd = paths.open_in_root(self._root_fd, parent or b".", os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
+            self._summary.links.append((path, target))
+            return
+        try:
+            if is_whiteout(os.stat(base, dir_fd=target_fd, follow_symlinks=False)):
+                raise InvalidArgument(f"malformed layer: {show(entry.path)} is a hard link to a deleted file")
+            os.link(base, name, src_dir_fd=target_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            self._summary.links.append((path, target))
+        finally:
+            os.close(target_fd)
+
+    def _node(self, entry: tar.Entry, dir_fd: int, name: bytes) -> None:
+        if entry.kind == tar.SYMLINK:
+            if not entry.link:
+                raise InvalidArgument(f"malformed layer: the link {show(entry.path)} has no target")
+            os.symlink(entry.link, name, dir_fd=dir_fd)
+        else:
+            device = os.makedev(*entry.device) if entry.kind != tar.FIFO else 0
+            os.mknod(name, _NODES[entry.kind] | entry.mode, device, dir_fd=dir_fd)
+        self._summary.inodes += 1
+        if entry.uid or entry.gid:
+            os.chown(name, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
+            if entry.kind != tar.SYMLINK and entry.mode & 0o7000:
+                os.chmod(files.fd_path(dir_fd, name), entry.mode)
+        if entry.xattrs:
+            set_xattrs(files.fd_path(dir_fd, name), entry)
+        os.utime(name, ns=times(entry), dir_fd=dir_fd, follow_symlinks=False)
+
+    def _whiteout(self, parent: bytes, name: bytes) -> None:
+        dir_fd = self._dirs.fd(parent)
+        if name == _OPAQUE_MARK:
+            self._dirs.set_opaque(parent)
+            return
+        if name.startswith(_AUFS_META):
+            return  # bookkeeping of aufs, no file of the image
+        gone = name[len(_WHITEOUT) :]
+        if gone in (b"", b".", b".."):
+            raise InvalidArgument(f"malformed layer: the whiteout {show(name)} deletes nothing")
+        try:
+            os.mknod(gone, stat.S_IFCHR, 0, dir_fd=dir_fd)
+            self._summary.inodes += 1
+        except FileExistsError:
+            # A whiteout is about the layers below; what this layer itself has under the name stays.
+            if stat.S_ISDIR(os.stat(gone, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+                self._dirs.set_opaque(parent + b"/" + gone if parent else gone)
+
+    def _displace(self, path: bytes, parent: bytes, name: bytes) -> bool:
+        """Move away what an earlier entry of this archive made under the same name; True if a whiteout.
+
+        It is kept: the record refers to its content.
+        """
+        dir_fd = self._dirs.fd(parent)
+        old = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if is_whiteout(old):
+            os.unlink(name, dir_fd=dir_fd)
+            return True
+        number = str(len(self._summary.displaced))
+        if number == "0":
+            os.mkdir("displaced", 0o700, dir_fd=self._layer_fd)
+        os.rename(name, b"displaced/" + number.encode(), src_dir_fd=dir_fd, dst_dir_fd=self._layer_fd)
+        self._summary.displaced.append((self._record.frames, path, number))
+        self._dirs.forget()
+        below = path + b"/"
+        for known in [key for key in self._described if key == path or key.startswith(below)]:
+            del self._described[known]
+        self._dirs.implied = {key for key in self._dirs.implied if key != path and not key.startswith(below)}
+        return False
