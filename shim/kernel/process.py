@@ -1,0 +1,163 @@
+"""Processes: clone3, pidfds, prctl, session keyring."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+from dataclasses import dataclass
+from typing import Final
+
+from shim.errors import KernelError
+from shim.kernel import libc
+
+CLONE_PIDFD: Final = 0x1000
+CLONE_PARENT: Final = 0x8000
+CLONE_CLEAR_SIGHAND: Final = 0x100000000
+CLONE_INTO_CGROUP: Final = 0x200000000
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_KEEPCAPS: Final = 8
+_PR_SET_NAME: Final = 15
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_KEYCTL_JOIN_SESSION_KEYRING: Final = 1
+
+_PIDFD_INFO_EXIT: Final = 1 << 3
+_PIDFD_GET_INFO: Final = 0xC000FF0B | (64 << 16)  # _IOWR(0xFF, 11, struct pidfd_info of 64 bytes)
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    )
+
+
+class _PidfdInfo(ctypes.Structure):
+    _fields_ = (
+        ("mask", ctypes.c_uint64),
+        ("cgroupid", ctypes.c_uint64),
+        *(
+            (name, ctypes.c_uint32)
+            for name in ("pid", "tgid", "ppid", "ruid", "rgid", "euid", "egid", "suid")
+        ),
+        *((name, ctypes.c_uint32) for name in ("sgid", "fsuid", "fsgid")),
+        ("exit_code", ctypes.c_int32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PidfdInfo:
+    """What PIDFD_GET_INFO says of a reaped process; ``wait_status`` is encoded as wait(2) has it."""
+
+    pid: int
+    wait_status: int
+
+
+def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
+    """Fork, as clone3(2) does: return (pid, pidfd) in the parent and (0, -1) in the child.
+
+    The interpreter must have one thread: its locks are copied as they are. With CLONE_PARENT the exit signal
+    is the parent's own.
+
+    Args:
+        flags: CLONE_* bits; CLONE_PIDFD is always added.
+        cgroup_fd: the child starts in this cgroup2 directory (CLONE_INTO_CGROUP).
+    """
+    pidfd = ctypes.c_int(-1)
+    args = _CloneArgs()
+    args.flags = flags | CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
+    args.pidfd = ctypes.addressof(pidfd)
+    args.exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
+    args.cgroup = cgroup_fd if cgroup_fd is not None else 0
+    pid = libc.syscall_locked(libc.SYS_CLONE3, ctypes.byref(args), ctypes.sizeof(args))
+    libc.check(pid, "clone3")
+    return (0, -1) if pid == 0 else (pid, pidfd.value)
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a pidfd (pidfd_open(2)); close-on-exec, as the kernel makes it."""
+    return libc.check(libc.syscall(libc.SYS_PIDFD_OPEN, pid, 0), "pidfd_open", f"pid {pid}")
+
+
+def pidfd_send_signal(pidfd: int, number: int) -> None:
+    """Send a signal to the process that a pidfd holds, and to no other."""
+    libc.check(libc.syscall(libc.SYS_PIDFD_SEND_SIGNAL, pidfd, number, None, 0), "pidfd_send_signal")
+
+
+def pidfd_get_info(pidfd: int) -> PidfdInfo | None:
+    """Return how a process ended, though somebody else reaped it; None if the kernel cannot tell (yet).
+
+    Source: kernel 6.15, include/uapi/linux/pidfd.h, PIDFD_GET_INFO with PIDFD_INFO_EXIT.
+    """
+    info = _PidfdInfo(mask=_PIDFD_INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOTTY, errno.ESRCH):
+            return None
+        raise KernelError("ioctl PIDFD_GET_INFO", error.errno or 0) from None
+    return PidfdInfo(info.pid, info.exit_code) if info.mask & _PIDFD_INFO_EXIT else None
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """Close every descriptor from ``first`` to ``last``."""
+    libc.check(libc.syscall(libc.SYS_CLOSE_RANGE, first, last, 0), "close_range")
+
+
+def set_child_subreaper() -> None:
+    """Become the parent of orphaned descendants."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Let others of the same user look into this process, or not; execve sets it back."""
+    _prctl(_PR_SET_DUMPABLE, int(dumpable))
+
+
+def set_no_new_privs() -> None:
+    """Gain no privileges by execve from now on."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def set_keep_capabilities(keep: bool) -> None:
+    """Keep the permitted set when the user id changes from 0."""
+    _prctl(_PR_SET_KEEPCAPS, int(keep))
+
+
+def set_parent_death_signal(number: int) -> None:
+    """Get a signal when the parent ends; 0 for none."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def set_name(name: str) -> None:
+    """Set the name that ps shows; 15 bytes count."""
+    result = libc.libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0)
+    libc.check(result, "prctl PR_SET_NAME")
+
+
+def new_session_keyring(name: str) -> None:
+    """Join a new session keyring, so that keys of the host's session are out of reach (keyctl(2))."""
+    result = libc.syscall(libc.SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, os.fsencode(name), 0, 0, 0)
+    libc.check(result, "keyctl", name)
+
+
+def _prctl(option: int, value: int) -> None:
+    zero = ctypes.c_ulong(0)
+    libc.check(libc.libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {option}")

@@ -1,0 +1,78 @@
+"""Unix sockets that carry descriptors, and sealed memory files."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+_F_ADD_SEALS: Final = 1033
+_ALL_SEALS: Final = 0xF  # seal, shrink, grow, write
+_UCRED: Final = struct.Struct("iII")
+
+
+def send_message(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+    """Send one packet with descriptors (SCM_RIGHTS).
+
+    Raises:
+        BlockingIOError: the socket does not block and is full. BrokenPipeError: the peer is gone.
+    """
+    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())] if fds else []
+    sock.sendmsg([data], control, socket.MSG_NOSIGNAL)
+
+
+def recv_message(sock: socket.socket, max_bytes: int = 65536, max_fds: int = 64) -> tuple[bytes, list[int]]:
+    """Return one packet and its descriptors, close-on-exec; ``(b"", [])`` when the peer is gone.
+
+    Raises:
+        ValueError: the packet or its descriptors were cut; those that came are closed.
+    """
+    size = array.array("i").itemsize
+    data, control, flags, _ = sock.recvmsg(
+        max_bytes, socket.CMSG_SPACE(max_fds * size), socket.MSG_CMSG_CLOEXEC
+    )
+    fds = array.array("i")
+    for level, kind, payload in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % size])
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        for fd in fds:
+            os.close(fd)
+        raise ValueError(f"a packet of more than {max_bytes} bytes or {max_fds} descriptors")
+    return data, list(fds)
+
+
+def peer(sock: socket.socket) -> tuple[int, int, int]:
+    """Return (pid, uid, gid) of the other end, as the kernel knows them (SO_PEERCRED)."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(raw)
+    return pid, uid, gid
+
+
+def sealed_memfd(name: str, data: bytes) -> int:
+    """Return a memory file with ``data`` that nobody can change any more; its offset is 0."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        fcntl.fcntl(fd, _F_ADD_SEALS, _ALL_SEALS)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_fd(fd: int) -> bytes:
+    """Return the whole content of a file by descriptor, from its beginning; the offset stays."""
+    size = os.fstat(fd).st_size
+    chunks, at = [], 0
+    while at < size and (chunk := os.pread(fd, size - at, at)):
+        chunks.append(chunk)
+        at += len(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,50 @@
+import os
+import signal
+
+from shim.kernel import process
+
+
+def test_a_child_is_known_by_pid_and_pidfd() -> None:
+    pid, pidfd = process.clone3(0)
+    if pid == 0:
+        signal.pause()
+    try:
+        process.pidfd_send_signal(pidfd, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+    finally:
+        os.close(pidfd)
+
+
+def test_a_child_runs_on_in_python() -> None:
+    pid, pidfd = process.clone3(0)
+    if pid == 0:
+        os._exit(sum(range(10)))
+    os.close(pidfd)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 45
+
+
+def test_close_range_closes_everything_above() -> None:
+    pid, pidfd = process.clone3(0)
+    if pid == 0:
+        fd = os.dup(0)
+        process.close_range(3)
+        try:
+            os.fstat(fd)
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    os.close(pidfd)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_the_end_of_a_reaped_process_is_told_by_its_pidfd() -> None:
+    pid, pidfd = process.clone3(0)
+    if pid == 0:
+        os._exit(3)
+    try:
+        os.waitpid(pid, 0)
+        info = process.pidfd_get_info(pidfd)
+        # Kernels before 6.15 do not tell.
+        assert info is None or (info.pid, os.waitstatus_to_exitcode(info.wait_status)) == (pid, 3)
+    finally:
+        os.close(pidfd)
