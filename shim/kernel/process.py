@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import signal
-from dataclasses import dataclass
 from typing import Final
 
 from shim.errors import KernelError
@@ -62,14 +61,6 @@ class _PidfdInfo(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PidfdInfo:
-    """What PIDFD_GET_INFO says of a reaped process; ``wait_status`` is encoded as wait(2) has it."""
-
-    pid: int
-    wait_status: int
-
-
 def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     """Fork, as clone3(2) does: return (pid, pidfd) in the parent and (0, -1) in the child.
 
@@ -101,8 +92,8 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
     libc.check(libc.syscall(libc.SYS_PIDFD_SEND_SIGNAL, pidfd, number, None, 0), "pidfd_send_signal")
 
 
-def pidfd_get_info(pidfd: int) -> PidfdInfo | None:
-    """Return how a process ended, though somebody else reaped it; None if the kernel cannot tell (yet).
+def pidfd_exit_status(pidfd: int) -> int | None:
+    """Return the wait status of a process that somebody else reaped; None if the kernel cannot tell (yet).
 
     Source: kernel 6.15, include/uapi/linux/pidfd.h, PIDFD_GET_INFO with PIDFD_INFO_EXIT.
     """
@@ -113,7 +104,7 @@ def pidfd_get_info(pidfd: int) -> PidfdInfo | None:
         if error.errno in (errno.EINVAL, errno.ENOTTY, errno.ESRCH):
             return None
         raise KernelError("ioctl PIDFD_GET_INFO", error.errno or 0) from None
-    return PidfdInfo(info.pid, info.exit_code) if info.mask & _PIDFD_INFO_EXIT else None
+    return int(info.exit_code) if info.mask & _PIDFD_INFO_EXIT else None
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
