@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from typing import Final, Protocol
 
@@ -66,7 +65,7 @@ def _gzip(source: Source, data: bytes) -> Iterator[bytes]:
         while not member.eof:
             try:
                 out = member.decompress(data, CHUNK)
-            except zlib.error as error:  # isal_zlib's error is this one
+            except isal_zlib.error as error:  # type: ignore[misc]  # its stub calls it a value
                 raise InvalidArgument(f"malformed layer: the gzip data is damaged: {error}") from None
             if out:
                 yield out

@@ -1,8 +1,8 @@
 """The directories of a layer while it is unpacked: found once, held as descriptors, never by string.
 
 The layer's tree is hostile while it grows: an entry may be a link that leads out, and a later entry may go
-through it. So a parent is opened by openat2 with RESOLVE_IN_ROOT (a link stays inside the layer), and its descriptor
-serves all entries below it until something is moved away.
+through it. So a parent is opened by openat2 with RESOLVE_IN_ROOT (a link stays inside the layer), and its
+descriptor serves all entries below it until something is moved away.
 """
 
 from __future__ import annotations

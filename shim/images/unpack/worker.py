@@ -7,8 +7,8 @@ cancel.
 
 Job: ``{"digest", "size", "diff_id", "entries", "bytes"}``; ``""`` and size -1 mean unknown.
 Answer: ``{"diff_id", "digest", "size", "bytes", "inodes", "deferred", "opaque_root"}`` or
-``{"error": class, "message", "syscall", "errno", "path"}``. What the daemon needs only now and then lies in the
-layer's directory as ``layer.json``.
+``{"error": class, "message", "syscall", "errno", "path"}``. What the daemon needs only now and then lies in
+the layer's directory as ``layer.json``.
 """
 
 from __future__ import annotations
