@@ -59,11 +59,16 @@ def _fields(kind: type) -> tuple[str, ...]:
 def enter(method: str, request: Any) -> Iterator[None]:
     """Make ``method`` on ``request`` the current call, and log it with its duration when it ends well."""
     fields = describe(method, request)
-    # Never reset: grpc gives each call a task of its own, and a stream may end in another context.
-    _current.set(fields)
+    token = _current.set(fields)
     began = time.monotonic()
-    yield
+    try:
+        yield
+    finally:
+        # A stream whose caller leaves is closed in another context, which has nothing to reset.
+        with contextlib.suppress(ValueError):
+            _current.reset(token)
     quiet = method.startswith(_QUIET) or method.endswith(_QUIET_ENDS)
     level = logging.DEBUG if quiet else logging.INFO
     if log.isEnabledFor(level):
-        log.log(level, "%s took %.1f ms", method, (time.monotonic() - began) * 1e3)
+        took_ms = (time.monotonic() - began) * 1e3
+        log.log(level, "%s took %.1f ms", " ".join(fields.values()), took_ms)

@@ -148,7 +148,7 @@ def _kernel(host: Host, _config: Config) -> Iterator[Finding]:
 
 
 def _libraries(host: Host, _config: Config) -> Iterator[Finding]:
-    if any(host.root.glob(f"{place}/libseccomp.so.2") for place in _LIBRARY_PLACES):
+    if any(list(host.root.glob(f"{place}/libseccomp.so.2")) for place in _LIBRARY_PLACES):
         yield Finding(Level.OK, "libseccomp", "found")
     else:
         yield Finding(

@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+
+from shim.daemon.config import CgroupConfig, Config, NetworkConfig
+from shim.daemon.doctor import NAMESPACES, Finding, Host, Level, examine
+
+GOOD = {
+    "proc/self/status": "CapEff:\t000001ffffffffff\n",
+    "proc/self/limits": "Max open files            1024        1048576       files\n",
+    "proc/self/mountinfo": "1 0 8:1 / / rw shared:1 - ext4 /dev/a rw\n",
+    "proc/sys/kernel/seccomp/actions_avail": "kill\n",
+    "proc/sys/vm/memfd_noexec": "0\n",
+    "proc/sys/net/ipv4/ip_forward": "1\n",
+    "proc/filesystems": "nodev\toverlay\nnodev\tcgroup2\n\text4\n",
+    "proc/cgroups": "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\n",
+    "sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n",
+    "usr/lib/x86_64-linux-gnu/libseccomp.so.2": "",
+    "lib/modules/6.1.0/modules.dep": "kernel/net/bridge/bridge.ko.xz:\nkernel/drivers/net/veth.ko:\n",
+    **{f"proc/self/ns/{name}": "" for name in NAMESPACES},
+}
+
+
+def host(tmp_path: Path, changes: dict[str, str | None] | None = None, **fields: object) -> Host:
+    for name, text in (GOOD | (changes or {})).items():
+        path = tmp_path / name
+        if text is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    return Host(**{"root": tmp_path, "uid": 0, "kernel": "6.1.0", "netfilter": True} | fields)  # type: ignore[arg-type]
+
+
+def bad(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.level is not Level.OK]
+
+
+def test_nothing_is_missing_on_a_good_host(tmp_path: Path) -> None:
+    assert bad(examine(host(tmp_path), Config())) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields", "subject", "word"),
+    [
+        ({}, {"uid": 1000}, "user", "uid 1000"),
+        ({"proc/self/status": "CapEff:\t0000000001000000\n"}, {}, "capabilities", "CAP_SYS_ADMIN"),
+        ({"proc/self/status": "CapEff:\t000001fffeffffff\n"}, {}, "capabilities", "CAP_SYS_RESOURCE"),
+        ({}, {"kernel": "4.19.0"}, "kernel", "4.19.0"),
+        ({"proc/self/ns/cgroup": None}, {}, "namespaces", "cgroup"),
+        ({"proc/sys/kernel/seccomp/actions_avail": None}, {}, "seccomp", "not in this kernel"),
+        ({"proc/sys/vm/memfd_noexec": "2\n"}, {}, "memfd", "is 2"),
+        ({"usr/lib/x86_64-linux-gnu/libseccomp.so.2": None}, {}, "libseccomp", "not found"),
+        ({"proc/filesystems": "cgroup2 ext4"}, {}, "overlayfs", "not in"),
+        (
+            {"proc/self/mountinfo": "1 0 8:1 / / rw - overlay a rw\n"},
+            {},
+            "root directory",
+            "lies on an overlay",
+        ),
+        (
+            {"proc/self/mountinfo": "1 0 8:1 / / rw - ext4 a rw\n2 1 0:1 / /var/lib rw - nfs4 b rw\n"},
+            {},
+            "root directory",
+            "nfs4",
+        ),
+        ({"sys/fs/cgroup/cgroup.controllers": "cpu"}, {}, "cgroups", "cpuset, memory, pids"),
+        ({"proc/filesystems": "overlay"}, {}, "cgroups", "no cgroup2"),
+        (
+            {"var/lib/kubelet/config.yaml": "a: b\ncgroupDriver: systemd\n"},
+            {},
+            "cgroup driver",
+            "ours is cgroupfs",
+        ),
+        ({"lib/modules/6.1.0/modules.dep": "x/veth.ko:"}, {}, "network", "no bridge"),
+        ({}, {"netfilter": False}, "network", "netfilter"),
+        ({"proc/sys/net/ipv4/ip_forward": "0\n"}, {}, "network", "ip_forward"),
+        ({"proc/self/limits": "Max open files  1024  4096  files\n"}, {}, "open files", "4096"),
+    ],
+)
+def test_each_lack_is_named_with_a_remedy(
+    tmp_path: Path, changes: dict[str, str | None], fields: dict[str, object], subject: str, word: str
+) -> None:
+    findings = bad(examine(host(tmp_path, changes, **fields), Config()))
+    assert [finding.subject for finding in findings] == [subject]
+    assert word in findings[0].found
+    assert findings[0].remedy
+
+
+def test_controllers_of_version_1_count(tmp_path: Path) -> None:
+    rows = "".join(f"{name}\t{n}\t1\t1\n" for n, name in enumerate(("cpu", "cpuset", "memory", "pids"), 1))
+    changes = {"sys/fs/cgroup/cgroup.controllers": "", "proc/cgroups": rows}
+    assert bad(examine(host(tmp_path, changes), Config())) == []
+
+
+def test_systemd_as_driver_needs_systemd(tmp_path: Path) -> None:
+    config = Config(cgroup=CgroupConfig(driver="systemd"))
+    assert [each.found for each in bad(examine(host(tmp_path), config))] == ["systemd does not run here"]
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert bad(examine(host(tmp_path), config)) == []
+
+
+def test_with_cni_the_bridge_is_no_concern(tmp_path: Path) -> None:
+    config = Config(network=NetworkConfig(mode="cni"))
+    assert bad(examine(host(tmp_path, netfilter=False), config)) == []
+
+
+def test_this_machine_can_be_looked_at() -> None:
+    assert examine(Host.here(), Config())
