@@ -1,0 +1,113 @@
+"""The init child: from a fork of the supervisor to the user's program.
+
+    supervisor                stage 1 (host's namespaces)            stage 2 (the container's)
+      | fork ------------------> |
+      |                          | opens host paths, joins and makes
+      |                          | namespaces, assembles the root
+      |                          | clone3(CLONE_PARENT) ----------------> |
+      | <------ announcement --- | pid, pidfd, terminal                   | waits for nothing but ``go``
+      |                          | exit                                   | /proc, limits, user, execve
+
+Stage 2 is a child of the supervisor, is born inside its cgroup2 directory and its pid namespace, and is all
+that the container sees or pays for. One long straight function with a reason at each step is right here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from typing import Final, NoReturn
+
+from shim.kernel import process, unix
+from shim.runtime import steps_mounts as _mounts
+from shim.runtime import steps_namespaces as _namespaces
+from shim.runtime import steps_process as _process
+from shim.runtime import wire
+from shim.runtime.context import Context
+from shim.runtime.plan import Plan, decode_plan
+from shim.runtime.steps import Step
+
+# What stage 1 sends on ``announce``: the pid in the host's pid namespace; the pidfd and, if there is one, the
+# terminal's master come as descriptors, in this order.
+ANNOUNCEMENT: Final = struct.Struct("=q")
+
+# Importing them makes their steps known to ``decode_plan``.
+STEP_MODULES: Final = (_mounts, _namespaces, _process)
+
+_FAILED: Final = 128
+
+
+def forbid_imports() -> None:
+    """Make sure that nothing can be imported any more.
+
+    In the container's root file system an import would find the image's Python, and run it as root.
+    """
+    sys.meta_path.clear()
+    sys.path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+
+
+def run(plan: bytes, fds: Mapping[str, int]) -> NoReturn:
+    """Carry out a plan in a freshly forked child; never return.
+
+    Runs in: a fork of the supervisor, which has closed all other descriptors and reset the signals.
+
+    Args:
+        plan: as ``encode_plan`` made it.
+        fds: ``sync``, ``announce``, and ``stdin``, ``stdout``, ``stderr`` unless the plan opens a terminal.
+    """
+    context = Context(fds)
+    try:
+        forbid_imports()
+        todo = decode_plan(plan)
+        _carry_out(todo.stage1, context)
+        if todo.stage2:
+            _second_stage(todo, context)
+    except BaseException as error:
+        _fail(error, context)
+    os._exit(0)
+
+
+def _second_stage(plan: Plan, context: Context) -> None:
+    pid, pidfd = process.clone3(process.CLONE_PARENT, context.cgroup_fd)
+    if pid:
+        up = [pidfd] if context.tty_master is None else [pidfd, context.tty_master]
+        with socket.socket(fileno=context.fds["announce"]) as sock:
+            unix.send_message(sock, ANNOUNCEMENT.pack(pid), up)
+        return
+    try:
+        process.set_dumpable(False)
+        os.close(context.fds["announce"])
+        if context.tty_master is not None:
+            os.close(context.tty_master)
+        if plan.hold:
+            _wait_for_go(context)
+        _carry_out(plan.stage2, context)
+    except BaseException as error:
+        _fail(error, context)
+    os._exit(0)
+
+
+def _carry_out(steps: tuple[Step, ...], context: Context) -> None:
+    for step in steps:
+        context.stage = step.describe()
+        step.execute(context)
+
+
+def _wait_for_go(context: Context) -> None:
+    context.stage = "wait for the go"
+    wire.send(context.fds["sync"], {"type": "held"})
+    if not os.read(context.fds["sync"], 1):
+        os._exit(_FAILED)
+
+
+def _fail(error: BaseException, context: Context) -> NoReturn:
+    """Tell the daemon and end; without a daemon there is nobody to tell."""
+    try:
+        wire.send(context.fds["sync"], wire.encode_error(error, context.stage))
+    finally:
+        os._exit(getattr(error, "exit_code", _FAILED))

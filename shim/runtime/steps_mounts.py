@@ -1,0 +1,353 @@
+"""Steps that assemble a container's root file system.
+
+Everything that a host path names is opened first, as the host's root, into detached trees. The rest happens
+in a mount namespace of the container's own, which the host never sees, on targets that are resolved below
+the descriptor of the new root: the image may have put a link anywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from shim.errors import InvalidArgument, KernelError
+from shim.kernel import mount, paths, tty
+from shim.model.mount import Propagation
+from shim.runtime.context import Context
+from shim.runtime.steps import Step, step
+
+_PROPAGATION: Final = {
+    Propagation.PRIVATE: mount.MS_PRIVATE,
+    Propagation.HOST_TO_CONTAINER: mount.MS_SLAVE,
+    Propagation.BIDIRECTIONAL: mount.MS_SHARED,
+}
+_NULL_DEVICE: Final = os.makedev(1, 3)
+
+
+def target_in_root(root_fd: int, path: str, directory: bool) -> int:
+    """Return an O_PATH descriptor of a mount point below the root, made if it is missing."""
+    if directory:
+        return paths.mkdir_in_root(root_fd, path)
+    parent, _, name = path.rstrip("/").rpartition("/")
+    parent_fd = paths.mkdir_in_root(root_fd, parent)
+    try:
+        try:
+            return paths.open_in_root(root_fd, path, os.O_PATH)
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        os.close(
+            os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=parent_fd)
+        )
+        return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    finally:
+        os.close(parent_fd)
+
+
+def attach_in_root(context: Context, tree_fd: int, path: str) -> None:
+    """Attach a detached tree below the root; its target becomes a file or directory, as the tree is."""
+    directory = stat.S_ISDIR(os.fstat(tree_fd).st_mode)
+    target = target_in_root(context.look("root"), path, directory)
+    try:
+        mount.attach(tree_fd, target, path)
+    finally:
+        os.close(target)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class OpenVolume(Step):
+    """Clone the tree of a host path. Runs in: stage 1, the host's namespaces.
+
+    Attributes:
+        name: under which AttachVolume finds it.
+        propagation: model.mount.Propagation.
+    """
+
+    name: str
+    host_path: str
+    readonly: bool
+    recursive_read_only: bool
+    propagation: int
+
+    def describe(self) -> str:
+        """Name the host path."""
+        return f"open the volume {self.host_path}"
+
+    def execute(self, context: Context) -> None:
+        """Clone it and set what it allows, before anybody can see it."""
+        flags = mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE
+        tree = context.keep(self.name, mount.open_tree(mount.AT_FDCWD, self.host_path, flags))
+        every = mount.AT_EMPTY_PATH | mount.AT_RECURSIVE
+        mount.mount_setattr(tree, "", every, propagation=_PROPAGATION[Propagation(self.propagation)])
+        if self.recursive_read_only:
+            try:
+                mount.mount_setattr(tree, "", every, set_=mount.MOUNT_ATTR_RDONLY)
+            except KernelError as error:
+                raise InvalidArgument(
+                    f"RROUnsupported: cannot make {self.host_path} read-only: {error}"
+                ) from None
+        elif self.readonly:
+            mount.mount_setattr(tree, "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class AttachVolume(Step):
+    """Put an opened volume where the container sees it."""
+
+    name: str
+    target: str
+
+    def describe(self) -> str:
+        """Name the target."""
+        return f"attach a volume at {self.target}"
+
+    def execute(self, context: Context) -> None:
+        """Attach it."""
+        tree = context.take(self.name)
+        attach_in_root(context, tree, self.target)
+        os.close(tree)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class DetachFromHost(Step):
+    """Get the host's unmounts, but tell it of none of ours.
+
+    Never private: a mount that the host has undone would live on in here and keep its device busy.
+    """
+
+    SAYS: ClassVar = "make every mount a slave of the host's"
+
+    def execute(self, context: Context) -> None:
+        """Change the propagation of all."""
+        mount.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class MountOverlay(Step):
+    """Mount the layers, and hold their root; nothing leaves this mount namespace."""
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    SAYS: ClassVar = "mount the image's layers"
+
+    def execute(self, context: Context) -> None:
+        """Mount it over its own upper directory: a place that exists and that nobody else needs in here."""
+        try:
+            tree = self._by_descriptor()
+        except KernelError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._by_path()
+        else:
+            mount.move_mount(tree, "", mount.AT_FDCWD, self.upper, mount.MOVE_MOUNT_F_EMPTY_PATH)
+            os.close(tree)
+        context.keep("root", os.open(self.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def _by_descriptor(self) -> int:
+        """Name each layer by itself (``lowerdir+``, Linux 6.8): no limit but overlayfs' own."""
+        options = (
+            *(f"lowerdir+={path}" for path in self.lowers),
+            f"upperdir={self.upper}",
+            f"workdir={self.work}",
+        )
+        return mount.new_mount("overlay", "overlay", options)
+
+    def _by_path(self) -> None:
+        """Name all layers in one page of text, relative to where they lie together."""
+        base = os.path.commonpath([os.path.dirname(path) for path in self.lowers])
+        os.chdir(base)
+        names = ":".join(os.path.relpath(path, base) for path in self.lowers)
+        mount.mount(
+            "overlay", self.upper, "overlay", 0, f"lowerdir={names},upperdir={self.upper},workdir={self.work}"
+        )
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class MountNew(Step):
+    """Mount a new file system below the root.
+
+    Attributes:
+        attributes: MOUNT_ATTR_* bits.
+        options: for the file system, ``key=value`` or ``key``.
+    """
+
+    fstype: str
+    source: str
+    target: str
+    attributes: int
+    options: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Name type and target."""
+        return f"mount {self.fstype} at {self.target}"
+
+    def execute(self, context: Context) -> None:
+        """Make it detached, then attach it."""
+        tree = mount.new_mount(self.fstype, self.source, self.options, self.attributes)
+        attach_in_root(context, tree, self.target)
+        os.close(tree)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class MakeDevices(Step):
+    """Make device nodes and links.
+
+    Attributes:
+        nodes: tuples of (path, ``c`` or ``b``, major, minor, permission bits, uid, gid).
+        links: pairs of (path, what it leads to).
+    """
+
+    nodes: tuple[tuple[str, str, int, int, int, int, int], ...]
+    links: tuple[tuple[str, str], ...]
+    SAYS: ClassVar = "make the devices"
+
+    def execute(self, context: Context) -> None:
+        """Make each in its directory, found below the root; what an image has there goes first."""
+        root = context.look("root")
+        for path, kind, major, minor, mode, uid, gid in self.nodes:
+            parent, name = _parent(root, path)
+            _unlink(parent, name)
+            type_ = stat.S_IFCHR if kind == "c" else stat.S_IFBLK
+            os.mknod(name, type_ | mode, os.makedev(major, minor), dir_fd=parent)
+            os.chmod(name, mode, dir_fd=parent)
+            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+            os.close(parent)
+        for path, leads_to in self.links:
+            parent, name = _parent(root, path)
+            _unlink(parent, name)
+            os.symlink(leads_to, name, dir_fd=parent)
+            os.close(parent)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class OpenTerminal(Step):
+    """Open a terminal of the container's own devpts and show it as /dev/console."""
+
+    uid: int
+    rows: int
+    columns: int
+    SAYS: ClassVar = "open the terminal"
+
+    def execute(self, context: Context) -> None:
+        """Open it by descriptor alone; bind the slave by its descriptor too (CVE-2025-52565)."""
+        root = context.look("root")
+        devpts = paths.open_in_root(root, "/dev/pts", os.O_RDONLY | os.O_DIRECTORY)
+        master, slave = tty.open_pty(devpts)
+        os.close(devpts)
+        if self.rows and self.columns:
+            tty.set_winsize(master, self.rows, self.columns)
+        os.fchown(slave, self.uid, -1)
+        tree = mount.open_tree(mount.AT_FDCWD, f"/proc/self/fd/{slave}", mount.OPEN_TREE_CLONE)
+        attach_in_root(context, tree, "/dev/console")
+        os.close(tree)
+        context.tty_master = master
+        context.keep("terminal", slave)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class PivotRoot(Step):
+    """Make the new root the only one: the host's is detached whole, not hidden."""
+
+    SAYS: ClassVar = "enter the root file system"
+
+    def execute(self, context: Context) -> None:
+        """Stack the old root on the new one and take it away (pivot_root(2), NOTES)."""
+        os.fchdir(context.look("root"))
+        mount.pivot_root(".", ".")
+        mount.umount(".", mount.MNT_DETACH)
+        os.chdir("/")
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class ProtectPaths(Step):
+    """Hide paths, and make paths read-only. Runs in: stage 2, after /proc is mounted, still as root.
+
+    Attributes:
+        masked: seen as empty; what is missing is passed over.
+        readonly: seen, not changed.
+    """
+
+    masked: tuple[str, ...]
+    readonly: tuple[str, ...]
+    SAYS: ClassVar = "mask paths"
+
+    def execute(self, context: Context) -> None:
+        """Cover each by descriptor."""
+        root = context.look("root")
+        for path in self.readonly:
+            self._cover(root, path, self._readonly_copy)
+        for path in self.masked:
+            self._cover(root, path, self._nothing)
+
+    @staticmethod
+    def _cover(root: int, path: str, make: Callable[[int, int], int]) -> None:
+        try:
+            target = paths.open_in_root(root, path, os.O_PATH)
+        except KernelError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                return
+            raise
+        tree = make(root, target)
+        mount.attach(tree, target, path)
+        os.close(tree)
+        os.close(target)
+
+    @staticmethod
+    def _readonly_copy(root: int, target: int) -> int:
+        flags = mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE | mount.AT_EMPTY_PATH
+        tree = mount.open_tree(target, "", flags)
+        mount.mount_setattr(tree, "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
+        return tree
+
+    @staticmethod
+    def _nothing(root: int, target: int) -> int:
+        if stat.S_ISDIR(os.fstat(target).st_mode):
+            return mount.new_mount("tmpfs", "tmpfs", ("size=0k",), mount.MOUNT_ATTR_RDONLY)
+        null = paths.open_in_root(root, "/dev/null", os.O_PATH | os.O_NOFOLLOW)
+        try:
+            # An image may have put something else there, to have it bound in place (CVE-2025-31133).
+            status = os.fstat(null)
+            if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _NULL_DEVICE:
+                raise InvalidArgument("cannot mask a path: /dev/null of the container is not the null device")
+            return mount.open_tree(null, "", mount.OPEN_TREE_CLONE | mount.AT_EMPTY_PATH)
+        finally:
+            os.close(null)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class RootReadonly(Step):
+    """Make the root mount read-only; the mounts on it keep their own mode."""
+
+    SAYS: ClassVar = "make the root file system read-only"
+
+    def execute(self, context: Context) -> None:
+        """Set the attribute of the one mount."""
+        mount.mount_setattr(context.look("root"), "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
+
+
+def _parent(root: int, path: str) -> tuple[int, str]:
+    """Return the directory of a path below the root, made if missing, and the last name."""
+    directory, _, name = path.rpartition("/")
+    return paths.mkdir_in_root(root, directory), name
+
+
+def _unlink(directory: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return

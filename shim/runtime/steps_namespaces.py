@@ -1,0 +1,242 @@
+"""Steps on namespaces and cgroups: join, make, pin."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from shim.errors import KernelError, NotFound
+from shim.kernel import mount, namespaces, proc, process
+from shim.runtime import wire
+from shim.runtime.context import Context
+from shim.runtime.steps import Step, step
+
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP: Final = 1
+_IFREQ: Final = struct.Struct("16sH22x")
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class OpenCgroups(Step):
+    """Open, as the host's root, what the second stage enters its cgroups by."""
+
+    v1_tasks: tuple[str, ...]
+    v2_dir: str
+    SAYS: ClassVar = "open the cgroups"
+
+    def execute(self, context: Context) -> None:
+        """Keep a descriptor for each."""
+        for index, path in enumerate(self.v1_tasks):
+            context.keep(f"tasks {index}", os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+        if self.v2_dir:
+            context.cgroup_fd = os.open(self.v2_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class EnterV1Cgroups(Step):
+    """Join the cgroups of version 1. Late: whatever comes after counts against the container's CPU quota."""
+
+    count: int
+    SAYS: ClassVar = "enter the cgroups"
+
+    def execute(self, context: Context) -> None:
+        """Write 0, which stands for the writer: moving one's own single thread waits for nobody."""
+        for index in range(self.count):
+            fd = context.take(f"tasks {index}")
+            try:
+                os.write(fd, b"0")
+            except OSError as error:
+                raise KernelError("write", error.errno or 0, f"tasks of v1 hierarchy {index}") from error
+            finally:
+                os.close(fd)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class OpenNamespaces(Step):
+    """Open pinned namespaces by host path, while the host's paths can still be seen.
+
+    Attributes:
+        pins: pairs of (kind, path).
+    """
+
+    pins: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        """Name the kinds."""
+        return "open the pod's namespaces " + ", ".join(kind for kind, _ in self.pins)
+
+    def execute(self, context: Context) -> None:
+        """Keep a descriptor for each kind."""
+        for kind, path in self.pins:
+            context.keep(f"namespace {kind}", os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class JoinNamespaces(Step):
+    """Join opened namespaces; a user namespace must come first, a pid namespace holds for children only."""
+
+    kinds: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Name the kinds."""
+        return "join the namespaces " + ", ".join(self.kinds)
+
+    def execute(self, context: Context) -> None:
+        """Join each."""
+        for kind in self.kinds:
+            fd = context.take(f"namespace {kind}")
+            namespaces.setns(fd, namespaces.KINDS[kind], f"{kind} namespace")
+            os.close(fd)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class Unshare(Step):
+    """Make new namespaces."""
+
+    kinds: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Name the kinds."""
+        return "make the namespaces " + ", ".join(self.kinds)
+
+    def execute(self, context: Context) -> None:
+        """Make them all at once."""
+        flags = 0
+        for kind in self.kinds:
+            flags |= namespaces.KINDS[kind]
+        namespaces.unshare(flags)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class JoinProcess(Step):
+    """Join the namespaces of a running process, if it is still the one that was meant."""
+
+    pid: int
+    start_time: int
+    kinds: tuple[str, ...]
+    SAYS: ClassVar = "join the container's namespaces"
+
+    def execute(self, context: Context) -> None:
+        """Hold the process first, then compare: a pid that was used again is noticed."""
+        try:
+            pidfd = process.pidfd_open(self.pid)
+            same = proc.start_time(self.pid) == self.start_time
+        except OSError:
+            raise NotFound("process", str(self.pid)) from None
+        if not same:
+            raise NotFound("process", str(self.pid))
+        flags = 0
+        for kind in self.kinds:
+            flags |= namespaces.KINDS[kind]
+        namespaces.setns(pidfd, flags, f"pid {self.pid}")
+        os.close(pidfd)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class SetHostname(Step):
+    """Name the new uts namespace."""
+
+    hostname: str
+    SAYS: ClassVar = "set the host name"
+
+    def execute(self, context: Context) -> None:
+        """Set it."""
+        socket.sethostname(self.hostname)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class WriteSysctl(Step):
+    """Set one parameter of a new namespace; the plan has checked that it belongs to one."""
+
+    name: str
+    value: str
+
+    def describe(self) -> str:
+        """Name it."""
+        return f"set sysctl {self.name}"
+
+    def execute(self, context: Context) -> None:
+        """Write it."""
+        with open(f"/proc/sys/{self.name.replace('.', '/')}", "w") as file:
+            file.write(self.value)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class LoopbackUp(Step):
+    """Bring up ``lo``; the kernel gives it 127.0.0.1 and ::1 by itself."""
+
+    SAYS: ClassVar = "bring up the loopback interface"
+
+    def execute(self, context: Context) -> None:
+        """Set the flag by ioctl: netdevice(7)."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, _IFREQ.pack(b"lo", 0))
+            flags = _IFREQ.unpack(answer)[1]
+            fcntl.ioctl(sock, _SIOCSIFFLAGS, _IFREQ.pack(b"lo", flags | _IFF_UP))
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class SendNetlink(Step):
+    """Send the daemon a routing socket of the new network namespace, so that no thread of it ever joins."""
+
+    SAYS: ClassVar = "hand up a netlink socket"
+
+    def execute(self, context: Context) -> None:
+        """Open and send it."""
+        with socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        ) as sock:
+            sock.bind((0, 0))
+            wire.send(context.fds["sync"], {"type": "fds", "names": ["netlink"]}, [sock.fileno()])
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class PinNamespace(Step):
+    """Bind a namespace of this process to a file, so that it outlives the process.
+
+    Attributes:
+        source: its name below /proc/self/ns; ``pid_for_children`` for a pid namespace.
+        path: an empty file that the caller has made.
+    """
+
+    source: str
+    path: str
+
+    def describe(self) -> str:
+        """Name both."""
+        return f"pin the {self.source} namespace at {self.path}"
+
+    def execute(self, context: Context) -> None:
+        """Mount it."""
+        mount.mount(f"/proc/self/ns/{self.source}", self.path, None, mount.MS_BIND)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class MountShm(Step):
+    """Mount the memory file system that the containers of a pod share as /dev/shm."""
+
+    path: str
+    size_bytes: int
+    SAYS: ClassVar = "mount the pod's shared memory"
+
+    def execute(self, context: Context) -> None:
+        """Mount it."""
+        flags = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+        mount.mount("shm", self.path, "tmpfs", flags, f"mode=1777,size={self.size_bytes}")

@@ -1,0 +1,202 @@
+"""Steps on the process itself, the last before execve: streams, limits, identity, privileges."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import stat
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from shim.errors import ExecFailed, InvalidArgument, KernelError
+from shim.kernel import capabilities, process, seccomp, tty
+from shim.runtime.context import Context
+from shim.runtime.steps import Step, step
+
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NOT_FOUND: Final = 127
+_NOT_EXECUTABLE: Final = 126
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class Streams(Step):
+    """Make the given streams (or the terminal) descriptors 0, 1 and 2, in a session of its own."""
+
+    uid: int
+    gid: int
+    SAYS: ClassVar = "set up the standard streams"
+
+    def execute(self, context: Context) -> None:
+        """Give pipes to the user, so that /dev/stdout can be opened again."""
+        os.setsid()
+        if "terminal" in context.kept:
+            slave = context.take("terminal")
+            tty.set_controlling(slave)
+            fds = (slave, slave, slave)
+        else:
+            fds = (context.fds["stdin"], context.fds["stdout"], context.fds["stderr"])
+            for fd in fds:
+                if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                    os.fchown(fd, self.uid, self.gid)
+        for number, fd in enumerate(fds):
+            os.dup2(fd, number)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class Defaults(Step):
+    """Give the process what a fresh one has, whatever the daemon was started with.
+
+    Attributes:
+        rlimits: tuples of (resource number, soft, hard).
+    """
+
+    rlimits: tuple[tuple[int, int, int], ...]
+    oom_score_adj: int
+    keyring: str
+    SAYS: ClassVar = "set limits and priorities"
+
+    def execute(self, context: Context) -> None:
+        """Set each; what this host's root may not do is told as a warning."""
+        os.umask(0o022)
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        for number, soft, hard in self.rlimits:
+            try:
+                resource.setrlimit(number, (soft, hard))
+            except (ValueError, PermissionError):
+                _, ceiling = resource.getrlimit(number)
+                resource.setrlimit(number, (min(soft, ceiling), ceiling))
+                context.warn(f"limit {number} is {ceiling} instead of {hard}: CAP_SYS_RESOURCE is missing")
+        self._oom_score(context)
+        try:
+            process.new_session_keyring(self.keyring)
+        except KernelError as error:
+            if error.errno != errno.ENOSYS:
+                context.warn(f"no session keyring of its own: {error}")
+
+    def _oom_score(self, context: Context) -> None:
+        try:
+            with open("/proc/self/oom_score_adj", "r+") as file:
+                if int(file.read()) != self.oom_score_adj:
+                    file.seek(0)
+                    file.write(str(self.oom_score_adj))
+        except OSError as error:
+            context.warn(f"oom_score_adj stays as it is instead of {self.oom_score_adj}: {error.strerror}")
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class EnterDirectory(Step):
+    """Change to the working directory, made if it is missing; never one outside the root (CVE-2024-21626)."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Name it."""
+        return f"change to the working directory {self.path}"
+
+    def execute(self, context: Context) -> None:
+        """Change, then ask the kernel where that is."""
+        try:
+            os.chdir(self.path)
+        except FileNotFoundError:
+            os.makedirs(self.path, 0o755, exist_ok=True)
+            os.chdir(self.path)
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise InvalidArgument(f"working directory {self.path!r} is not inside the container") from None
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class Identity(Step):
+    """Become the user, with exactly these capabilities, and no way to more.
+
+    Attributes:
+        capabilities: the bounding set, and what root has; bit N is capability N.
+        ambient: what a user other than root keeps over execve.
+        seccomp: hexadecimal BPF program; empty for none.
+    """
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    capabilities: int
+    ambient: int
+    no_new_privs: bool
+    seccomp: str
+    SAYS: ClassVar = "become the container's user"
+
+    def execute(self, context: Context) -> None:
+        """Do it in the only order that works: each later step lacks the right to an earlier one."""
+        allowed = self.capabilities & capabilities.bounding_set()
+        capabilities.drop_bounding(allowed)
+        process.set_keep_capabilities(True)
+        os.setgroups(self.groups)
+        os.setresgid(self.gid, self.gid, self.gid)
+        if self.seccomp and not self.no_new_privs:
+            # Loading a filter needs CAP_SYS_ADMIN or no_new_privs, so it cannot wait for the end.
+            seccomp.load(bytes.fromhex(self.seccomp))
+        os.setresuid(self.uid, self.uid, self.uid)
+        process.set_keep_capabilities(False)
+        ambient = self.ambient & allowed
+        effective = allowed if self.uid == 0 else ambient
+        capabilities.set_process(allowed if self.uid == 0 else ambient, effective, ambient)
+        if ambient:
+            capabilities.set_ambient(ambient)
+        if self.no_new_privs:
+            process.set_no_new_privs()
+            if self.seccomp:
+                seccomp.load(bytes.fromhex(self.seccomp))
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class Execute(Step):
+    """Become the program. Text is decoded with surrogateescape: arguments and environment are bytes."""
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Name the program, never the environment."""
+        return f"execute {self.argv[0]!r}"
+
+    def execute(self, context: Context) -> None:
+        """Look the program up as a shell does and call execve(2). Every other descriptor closes by itself."""
+        environment = {}
+        for entry in self.env:
+            key, _, value = entry.partition("=")
+            environment[os.fsencode(key)] = os.fsencode(value)
+        path = os.fsdecode(environment.get(b"PATH", DEFAULT_PATH.encode()))
+        program = find_program(self.argv[0], path)
+        try:
+            os.execve(program, [os.fsencode(argument) for argument in self.argv], environment)
+        except OSError as error:
+            code = _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
+            reason = (error.strerror or "").lower()
+            raise ExecFailed(f"exec: {self.argv[0]!r}: {reason}", code) from None
+
+
+def find_program(name: str, path: str) -> str:
+    """Return where a program lies, by the container's own PATH.
+
+    Raises:
+        ExecFailed: 127 where there is none, 126 where there is one that may not be executed.
+    """
+    if "/" in name:
+        return name
+    denied = False
+    for directory in path.split(":"):
+        candidate = os.path.join(directory or ".", name)
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            denied = True
+    if denied:
+        raise ExecFailed(f"exec: {name!r}: permission denied", _NOT_EXECUTABLE)
+    raise ExecFailed(f"exec: {name!r}: executable file not found in $PATH", _NOT_FOUND)

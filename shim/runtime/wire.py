@@ -1,0 +1,86 @@
+"""What an init child tells the daemon on its ``sync`` socket, and errors that cross a process border.
+
+    child                                    daemon
+      | warning --------------------------->  |  logged
+      | fds + descriptors ----------------->  |  sockets opened inside a new network namespace
+      | held ------------------------------>  |
+      | <-------------------------------- go  |  one byte; EOF instead means: exit
+      | error ----------------------------->  |  raised there as the class it was here
+      | EOF                                   |  execve has happened, or a plan without a program is done
+
+One message is one packet of JSON.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from shim import errors
+from shim.kernel import unix
+
+
+def send(fd: int, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    """Send one message on a socket that is known by its descriptor."""
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        unix.send_message(sock, encode(message), fds)
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """Return the packet of a message."""
+    return json.dumps(message).encode()
+
+
+def decode(packet: bytes) -> dict[str, Any]:
+    """Return the message of a packet.
+
+    Raises:
+        Internal: it is none.
+    """
+    try:
+        message = json.loads(packet)
+    except ValueError as error:
+        raise errors.Internal(f"an init child sent what is no message: {error}") from None
+    if not isinstance(message, dict) or "type" not in message:
+        raise errors.Internal("an init child sent a message without a type")
+    return message
+
+
+def encode_error(error: BaseException, stage: str) -> dict[str, Any]:
+    """Return an error as a message; ``stage`` is what was being done."""
+    message: dict[str, Any] = {
+        "type": "error",
+        "class": type(error).__name__,
+        "message": str(error),
+        "stage": stage,
+    }
+    if isinstance(error, OSError):
+        path = error.filename
+        message |= {
+            "class": "KernelError",
+            "syscall": getattr(error, "syscall", "") or "open",
+            "errno": error.errno or errno.EIO,
+            "path": os.fsdecode(path) if isinstance(path, str | bytes) else None,
+        }
+    if isinstance(error, errors.ExecFailed):
+        message["exit_code"] = error.exit_code
+    return message
+
+
+def decode_error(message: dict[str, Any]) -> Exception:
+    """Return the error of a message as the class that it had in the child."""
+    kind, stage, text = message.get("class", ""), message.get("stage", ""), message.get("message", "")
+    if kind == "KernelError":
+        path = message.get("path")
+        shown = f"{path} ({stage})" if path else stage
+        return errors.KernelError(message.get("syscall", ""), int(message.get("errno", errno.EIO)), shown)
+    if kind == "ExecFailed":
+        return errors.ExecFailed(text, int(message.get("exit_code", 127)))
+    known = getattr(errors, kind, None)
+    if isinstance(known, type) and issubclass(known, errors.ShimError) and known is not errors.NotFound:
+        return known(f"{stage}: {text}")
+    return errors.Internal(f"{stage}: {kind}: {text}")
