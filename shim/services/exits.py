@@ -1,68 +1,65 @@
-"""Who waits for the end of a process, and who is told first.
+"""What an exit does: the status goes to disk and memory, then whoever waits is woken.
 
-The supervisor tells of each exit (`on_exit`). For a container the status is brought to disk and memory
-before anybody who waits is woken, so that what a caller asks next is already true. For an exec the
-waiting call is all there is.
+The supervisor tells of each exit once it is on tmpfs. A container's status is written before anybody is
+woken, so that what a woken caller asks next is true already; then the supervisor may forget the process.
+For an exec the waiting call is all there is.
 """
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
+import logging
 
-from shim.model.container import ExitRecord
+from shim.model.container import ContainerStatus, ExitRecord
+from shim.services.exit_reasons import UNKNOWN_EXIT_CODE, exit_reason
+from shim.services.node import Node
+from shim.services.sandboxes.teardown import mark_stopped
 
-OOM_KILLED = "OOMKilled"
-COMPLETED = "Completed"
-ERROR = "Error"
-UNKNOWN = "Unknown"
-START_ERROR = "StartError"
-
-_SIGKILL = 9
-UNKNOWN_EXIT_CODE = 255
-START_ERROR_EXIT_CODE = 128
+log = logging.getLogger(__name__)
 
 
-def exit_reason(record: ExitRecord) -> str:
-    """Return the reason the kubelet shows for an exit.
-
-    ``OOMKilled`` only for a process that died of SIGKILL in a cgroup where the kernel's OOM killer struck: a
-    child that was killed for memory while the container went on to end well is not an OOM of the container.
-    """
-    if record.source == "unknown":
-        return UNKNOWN
-    if record.signal == _SIGKILL and record.oom_kills > 0:
-        return OOM_KILLED
-    return COMPLETED if record.exit_code == 0 else ERROR
+def on_exit(node: Node, record: ExitRecord) -> None:
+    """Take in an exit. Called in the event loop, as often as the supervisor tells of it: idempotent."""
+    if node.records.is_known(record.id):
+        node.background.start(f"exit of {record.id}", take_in(node, record))
+        return
+    node.waiters.tell(record)
+    node.background.start(f"forget {record.id}", node.supervisor.forget(record.id))
 
 
-class Waiters:
-    """Futures by process id (container, init or exec), each fulfilled once, with the record of the exit."""
+async def take_in(node: Node, record: ExitRecord) -> None:
+    """Write an exit into the status of the container or sandbox, wake who waits, and forget the process."""
+    if node.records.has_container(record.id):
+        await _container_ended(node, record)
+    else:
+        await _init_ended(node, record)
+    node.waiters.tell(record)
+    await node.supervisor.forget(record.id)
 
-    def __init__(self) -> None:
-        self._futures: dict[str, asyncio.Future[ExitRecord]] = {}
 
-    def expect(self, id_: str) -> asyncio.Future[ExitRecord]:
-        """Return the future of an exit. Call it before the process is started, or an early end is missed."""
-        future = self._futures.get(id_)
-        if future is None:
-            future = self._futures[id_] = asyncio.get_running_loop().create_future()
-        return future
+def ended(status: ContainerStatus, record: ExitRecord) -> ContainerStatus:
+    """Return the status after an exit; the first record that is taken in counts."""
+    if status.finished_at_ns:
+        return status
+    exit_code = record.exit_code if record.source != "unknown" else UNKNOWN_EXIT_CODE
+    return dataclasses.replace(
+        status,
+        finished_at_ns=max(record.finished_at_ns, status.started_at_ns, 1),
+        exit_code=exit_code,
+        reason=exit_reason(record),
+        unknown=False,
+    )
 
-    def is_expected(self, id_: str) -> bool:
-        """Tell whether somebody waits for this exit."""
-        return id_ in self._futures
 
-    def tell(self, record: ExitRecord) -> None:
-        """Wake who waits for this exit."""
-        future = self._futures.pop(record.id, None)
-        if future is not None and not future.done():
-            future.set_result(record)
+async def _container_ended(node: Node, record: ExitRecord) -> None:
+    status = await node.records.update_container(record.id, lambda status: ended(status, record))
+    if status is not None:
+        log.info("container %s ended: exit code %d, %s", record.id, status.exit_code, status.reason)
 
-    def drop(self, id_: str) -> None:
-        """Nobody waits any more: the process was never started, or its waiter has left."""
-        future = self._futures.pop(id_, None)
-        if future is not None:
-            future.cancel()
 
-    def __len__(self) -> int:
-        return len(self._futures)
+async def _init_ended(node: Node, record: ExitRecord) -> None:
+    """A pod whose PID namespace has lost its init cannot run anything any more."""
+    view = node.records.find_sandbox(record.id)
+    if view is not None and view.status.ready_at_ns and not view.status.stopped_at_ns:
+        log.warning("the init of sandbox %s ended: it is not ready any more", record.id)
+        await node.records.update_sandbox(record.id, lambda status: mark_stopped(status, node.now_ns()))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from shim.model.container import ContainerSpec, ContainerStatus, ExitRecord, ProcessRef
 from shim.model.sandbox import SandboxSpec, SandboxStatus
-from shim.services import exits
+from shim.services import exit_reasons
 from shim.supervisor.protocol import EXEC, ChildInfo
 
 
@@ -157,7 +157,7 @@ def decide_sandbox(
 def unknown_exit(id_: str, status: ContainerStatus, now_ns: int) -> ExitRecord:
     """Return the record of an exit that nobody saw: 255, now, never 0."""
     pid = status.process.pid if status.process is not None else 0
-    return ExitRecord(id_, pid, exits.UNKNOWN_EXIT_CODE, 0, 0, now_ns, "unknown")
+    return ExitRecord(id_, pid, exit_reasons.UNKNOWN_EXIT_CODE, 0, 0, now_ns, "unknown")
 
 
 def _decide_children(known: Mapping[str, bool], ended: set[str], world: World) -> list[Decision]:

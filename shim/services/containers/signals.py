@@ -10,8 +10,8 @@ from shim.errors import InvalidArgument
 # CRI enum Signal: its numbers are the places in this list; 0 means the runtime's default.
 _NAMES: Final = (
     *("", "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL"),
-    *("PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU"),
-    *("URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN"),
+    *("PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN"),
+    *("TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN"),
     *(f"RTMIN+{n}" for n in range(1, 16)),
     *(f"RTMAX-{n}" for n in range(14, 0, -1)),
     "RTMAX",

@@ -72,7 +72,7 @@ def _volume(volume: Volume) -> None:
     values.text("container_path", volume.container_path)
     if len(volume.container_path) > values.MAX_PATH:
         raise InvalidArgument("a mount's container_path is longer than a path may be")
-    if posixpath.normpath("/" + volume.container_path) == "/":
+    if posixpath.normpath("/" + volume.container_path.lstrip("/")) == "/":
         raise InvalidArgument(f"a mount on {volume.container_path!r} would hide the whole image")
     values.text("host_path", volume.host_path)
     if volume.image is None and not volume.host_path:

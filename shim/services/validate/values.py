@@ -79,7 +79,7 @@ def resources(field: str, value: Resources) -> None:
     memory, swap = value.memory_limit_bytes, value.memory_swap_limit_bytes
     if memory > 0 and 0 < swap < memory:
         raise InvalidArgument(
-            f"{field}.memory_swap_limit_in_bytes is {swap}, less than the memory limit, {memory}; it counts both"
+            f"{field}.memory_swap_limit_in_bytes is {swap}: less than the memory limit, {memory}"
         )
     if value.oom_score_adj not in OOM_SCORE_ADJ:
         raise InvalidArgument(f"{field}.oom_score_adj is {value.oom_score_adj}; not from -1000 to 1000")

@@ -1,0 +1,94 @@
+"""CreateContainer: resolve what was asked against image and sandbox, and write it down. Nothing runs yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from shim.errors import AlreadyExists, FailedPrecondition
+from shim.model import ids
+from shim.model.container import ContainerConfig, ContainerMetadata, ContainerSpec, ContainerStatus
+from shim.model.image import Image
+from shim.model.sandbox import SandboxConfig, SandboxState
+from shim.services.containers import identity, process, signals
+from shim.services.node import Node
+from shim.services.sandboxes import host_files
+from shim.services.undo import Undo
+from shim.services.validate import container as checks
+from shim.services.views import ContainerView, SandboxView
+
+log = logging.getLogger(__name__)
+
+
+async def create_container(
+    node: Node, sandbox_id: str, config: ContainerConfig, _sandbox_config: SandboxConfig | None = None
+) -> str:
+    """Make a container in a sandbox and return its id.
+
+    A retry with the same name and an equal configuration joins the call under way, or collects the result of one
+    whose caller left before the answer.
+
+    Args:
+        node: where.
+        sandbox_id: a whole id or a prefix; the sandbox must be ready.
+        config: what is asked.
+        _sandbox_config: what the caller thinks the sandbox is; the stored one counts.
+
+    Raises:
+        InvalidArgument: the configuration can never be carried out.
+        NotFound: the sandbox or the image is not here.
+        FailedPrecondition: the sandbox is not ready.
+        AlreadyExists: the name is taken; the text tells id and state of who has it.
+    """
+    checks.check(config)
+    sandbox = node.records.sandbox(sandbox_id)
+    id_ = await node.flights.join_or_start(
+        ("container", sandbox.spec.id, config.metadata),
+        config,
+        lambda: _find_or_make(node, sandbox.spec.id, config),
+        what=_what(config.metadata, sandbox),
+    )
+    await node.records.update_container(id_, lambda status: dataclasses.replace(status, delivered=True))
+    return id_
+
+
+def _what(metadata: ContainerMetadata, sandbox: SandboxView) -> str:
+    return f"container {metadata.name!r} (attempt {metadata.attempt}) of sandbox {sandbox.spec.id}"
+
+
+async def _find_or_make(node: Node, sandbox_id: str, config: ContainerConfig) -> str:
+    sandbox = _ready_sandbox(node, sandbox_id)
+    there = node.records.container_by_name(sandbox_id, config.metadata)
+    if there is not None:
+        return _collect(there, sandbox, config)
+    image = node.images.resolve(config.image.image)
+    spec = await node.pools.plans.run(_resolve, node, sandbox, config, image)
+    async with Undo(f"container {spec.id}") as undo:
+        undo.push("snapshot", lambda: node.pools.files.run(node.images.snapshots.remove, spec.id))
+        rootfs = await node.pools.files.run(node.images.snapshots.prepare, spec.id, image)
+        spec = dataclasses.replace(spec, rootfs=rootfs)
+        async with node.locks.hold(
+            sandbox_id
+        ):  # a stop of the sandbox sees this container, or this sees the stop
+            _ready_sandbox(node, sandbox_id)
+            await node.records.create_container(spec, ContainerStatus(resources=config.resources))
+        undo.keep()
+    log.info("container %s is made: %s", spec.id, _what(config.metadata, sandbox))
+    return spec.id
+
+
+def _ready_sandbox(node: Node, sandbox_id: str) -> SandboxView:
+    sandbox = node.records.sandbox(sandbox_id)
+    if sandbox.state is not SandboxState.READY:
+        raise FailedPrecondition(f"cannot create a container in sandbox {sandbox_id!r}: it is NOTREADY")
+    return sandbox
+
+
+def _collect(there: ContainerView, sandbox: SandboxView, config: ContainerConfig) -> str:
+    same = there.spec.config == config
+    if same and not there.status.delivered:
+        return there.spec.id
+    raise AlreadyExists(
+        f"{_what(config.metadata, sandbox)} exists already: id {there.spec.id}, {there.state.name}"
+        + ("" if same else ", with another configuration")
+    )

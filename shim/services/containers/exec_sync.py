@@ -1,0 +1,57 @@
+"""ExecSync: run a command in a container, collect what it writes, tell how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from shim.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
+from shim.model import ids
+from shim.model.container import ContainerState, ExitRecord
+from shim.services.containers import exec_plan
+from shim.services.containers.capture import Capture
+from shim.services.node import Node
+from shim.services.validate import container as checks
+from shim.services.views import ContainerView, ExecResult
+
+log = logging.getLogger(__name__)
+
+
+async def exec_sync(node: Node, id_: str, cmd: tuple[str, ...], timeout_s: float = 0) -> ExecResult:
+    """Run ``cmd`` to its end in a container.
+
+    Output beyond ``settings.exec_output_bytes`` (both streams together) is read and dropped, so that the command goes
+    on and the answer fits into a kubelet's message. When the command ends, its output is taken for a short time
+    more; what children in the background write later is lost. On timeout, or when the caller leaves, the command and
+    everything it started is killed.
+
+    Args:
+        node: where.
+        id_: a whole id or a prefix.
+        cmd: program and arguments.
+        timeout_s: 0 or less means none.
+
+    Raises:
+        NotFound: no container has this id or prefix.
+        InvalidArgument: no command, or one that the kernel cannot take.
+        FailedPrecondition: the container does not run.
+        ExecFailed: the program is missing or may not be run.
+        DeadlineExceeded: it took longer than ``timeout_s``.
+    """
+    if not cmd:
+        raise InvalidArgument("cmd is empty: it must name a program")
+    checks.check_argv("cmd", cmd)
+    view = node.records.container(id_)
+    if view.state is not ContainerState.RUNNING:
+        raise FailedPrecondition(f"cannot exec in container {view.spec.id!r}: it is {view.state.name}")
+    exec_id = ids.new_id()
+    abandoned = asyncio.Event()
+    try:
+        return await node.flights.join_or_start(
+            ("exec", exec_id),
+            None,
+            lambda: _run(node, view, exec_id, cmd, timeout_s, abandoned),
+            what=f"exec {exec_id} in container {view.spec.id}",
+        )
+    finally:
+        abandoned.set()

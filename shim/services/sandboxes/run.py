@@ -1,0 +1,120 @@
+"""RunPodSandbox."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from shim.errors import AlreadyExists, Unimplemented
+from shim.model import ids
+from shim.model.network import NetworkResult
+from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec, SandboxState, SandboxStatus
+from shim.model.security import NamespaceMode
+from shim.services.node import Node
+from shim.services.sandboxes import host_files, namespaces, pod_init, teardown
+from shim.services.undo import Undo
+from shim.services.validate import sandbox as checks
+from shim.services.views import SandboxView
+
+log = logging.getLogger(__name__)
+
+HOST_NETWORK = "host"
+_UNDO_TIMEOUT_S = 60.0
+
+
+async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str = "") -> str:
+    """Make a sandbox and return its id.
+
+    A retry with the same name and an equal configuration joins the call under way, or collects the result of one
+    whose caller left before the answer.
+
+    Raises:
+        InvalidArgument: the configuration can never be carried out, or the handler is unknown.
+        AlreadyExists: the name is taken; the text tells id and state of who has it.
+    """
+    checks.check(config)
+    node.settings.check_handler(handler)
+    userns = config.security.namespaces.userns
+    if userns is not None and userns.mode is not NamespaceMode.NODE:
+        raise Unimplemented("user namespaces are not supported: Status tells so in the handler's features")
+    metadata = config.metadata
+    id_ = await node.flights.join_or_start(
+        ("sandbox", metadata),
+        (config, handler),
+        lambda: _find_or_make(node, config, handler),
+        what=_what(metadata),
+    )
+    await node.records.update_sandbox(id_, lambda status: dataclasses.replace(status, delivered=True))
+    return id_
+
+
+def _what(metadata: SandboxMetadata) -> str:
+    return f"sandbox {metadata.namespace}/{metadata.name} (uid {metadata.uid}, attempt {metadata.attempt})"
+
+
+async def _find_or_make(node: Node, config: SandboxConfig, handler: str) -> str:
+    there = node.records.sandbox_by_name(config.metadata)
+    if there is not None and not there.status.ready_at_ns:
+        await teardown.discard(node, there.spec.id)  # an earlier try that failed and could not be undone then
+        there = node.records.sandbox_by_name(config.metadata)
+    if there is not None:
+        return _collect(there, config, handler)
+    return await _make(node, config, handler)
+
+
+def _collect(there: SandboxView, config: SandboxConfig, handler: str) -> str:
+    same = there.spec.config == config and there.spec.handler == handler
+    if same and there.state is SandboxState.READY and not there.status.delivered:
+        return there.spec.id
+    raise AlreadyExists(
+        f"{_what(config.metadata)} exists already: id {there.spec.id}, {there.state.name}"
+        + ("" if same else ", with another configuration")
+    )
+
+
+async def _make(node: Node, config: SandboxConfig, handler: str) -> str:
+    spec = plan_spec(node, config, handler)
+    id_ = spec.id
+    node.making.add(id_)
+    try:
+        async with node.locks.hold(id_), Undo(f"sandbox {id_}", _UNDO_TIMEOUT_S) as undo:
+            await node.records.create_sandbox(spec, SandboxStatus(boot_id=node.boot_id))
+            undo.push("everything", lambda: teardown.discard_locked(node, id_))
+            network = await _build(node, spec)
+            await node.records.update_sandbox(id_, lambda status: _ready(node, spec, status, network))
+            undo.keep()
+    finally:
+        node.making.discard(id_)
+    log.info("sandbox %s is ready: %s", id_, _what(config.metadata))
+    return id_
+
+
+def plan_spec(node: Node, config: SandboxConfig, handler: str) -> SandboxSpec:
+    """Return what is going to be made: all names are known before the first thing exists."""
+    id_ = ids.new_id()
+    host_network = config.security.namespaces.network is NamespaceMode.NODE
+    return SandboxSpec(
+        id=id_,
+        config=config,
+        handler=handler,
+        created_at_ns=node.now_ns(),
+        cgroup_driver=node.cgroups.driver,
+        cgroup_parent=node.cgroups.parent(config.cgroup_parent),
+        network=HOST_NETWORK if host_network else node.networks.kind(),
+        pins=namespaces.plan_pins(node, id_, config.security.namespaces),
+    )
+
+
+async def _build(node: Node, spec: SandboxSpec) -> NetworkResult | None:
+    """Make what the spec names, in the order in which each needs the one before."""
+    await node.pools.files.run(_write_files, node, spec)
+    netlink_fd = await namespaces.make(node, spec)
+    try:
+        network = None
+        if spec.network != HOST_NETWORK:
+            network = await node.networks.get(spec.network).setup(_network_request(node, spec, netlink_fd))
+    finally:
+        ...
+    if "pid" in spec.pins:
+        await pod_init.start(node, spec)
+    return network
