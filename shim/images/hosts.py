@@ -1,9 +1,9 @@
 """Which hosts to ask for an image, in which order: ``certs.d/<host>/hosts.toml`` as containerd reads it.
 
 A registry's directory is ``<host>_<port>_``, ``<host>:<port>`` or ``_default``, whichever is there first. The
-file's ``[host."…"]`` tables are mirrors, asked in order; ``server`` (or the registry itself) comes last. A directory
-without hosts.toml may hold certificates as docker has them (``*.crt``; ``*.cert`` with ``*.key``). Files are read
-for every pull, so that a change counts at once.
+file's ``[host."…"]`` tables are mirrors, asked in order; ``server`` (or the registry itself) comes last. A
+directory without hosts.toml may hold certificates as docker has them (``*.crt``; ``*.cert`` with ``*.key``).
+Files are read for every pull, so that a change counts at once.
 
 Source: containerd, docs/hosts.md.
 """
@@ -147,7 +147,7 @@ def _headers(table: object, where: str) -> tuple[tuple[str, str], ...]:
 
 
 def _names(value: object, where: str) -> list[str]:
-    values = value if isinstance(value, list) else [value]
+    values: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str) for item in values):
         raise FailedPrecondition(f"malformed {where}: a text or a list of texts is expected, not {value!r}")
     return values

@@ -1,7 +1,8 @@
 """Manifests, indexes and configurations: bytes in, model values out. Pure; the bytes are hostile.
 
 Source: OCI image specification 1.1 (manifest, image index, image configuration); distribution, "Image
-Manifest V 2, Schema 2". A document that claims two types at once is refused (CVE-2021-41190), so is a key given twice.
+Manifest V 2, Schema 2". A document that claims two types at once is refused (CVE-2021-41190), so is a key
+given twice.
 """
 
 from __future__ import annotations

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-
-
-def _processors() -> int:
-    return min(4, max(1, len(os.sched_getaffinity(0))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +11,9 @@ class Settings:
 
     Attributes:
         config_paths: directories with ``<host>/hosts.toml``; the first that has the host counts.
-        max_downloads: blobs fetched at once, over all pulls.
+        max_downloads: blobs fetched and unpacked at once, over all pulls; each has a process of its own.
         stall_timeout_s: a transfer without a byte for so long fails.
         connect_timeout_s: a registry that takes no connection for so long is not there.
-        unpackers: processes that unpack at once.
         max_entries, max_layer_bytes: what one unpacked layer may have; bombs stop there.
         pinned: shell patterns of references that garbage collection must leave.
     """
@@ -28,12 +22,6 @@ class Settings:
     max_downloads: int = 4
     stall_timeout_s: float = 60.0
     connect_timeout_s: float = 10.0
-    unpackers: int = 0
     max_entries: int = 2_000_000
     max_layer_bytes: int = 256 << 30
     pinned: tuple[str, ...] = ()
-
-    @property
-    def processes(self) -> int:
-        """How many unpackers run at once; one a processor unless told."""
-        return self.unpackers or _processors()

@@ -5,14 +5,17 @@ with two descriptors: the layer's empty directory and the pipe (or file) that th
 The answer is one JSON object. Whatever goes wrong inside, the daemon survives it; it kills this process to
 cancel.
 
-Job: ``{"digest", "size", "diff_id", "entries", "bytes"}``; ``""`` and size -1 mean unknown.
-Answer: ``{"diff_id", "digest", "size", "bytes", "inodes", "deferred", "opaque_root"}`` or
+Job: ``{"digest", "size", "offset", "diff_id", "entries", "bytes"}``; ``""`` means unknown; with an offset
+of -1 all that the descriptor gives is read, else that part of a file.
+Answer: ``{"diff_id", "digest", "size", "stream", "bytes", "inodes", "deferred", "opaque_root",
+"root_described"}`` or
 ``{"error": class, "message", "syscall", "errno", "path"}``. What the daemon needs only now and then lies in
 the layer's directory as ``layer.json``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -34,16 +37,20 @@ _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 class _Checked:
     """The compressed stream, counted and hashed as it is read."""
 
-    def __init__(self, fd: int, digest: str, size: int) -> None:
+    def __init__(self, fd: int, digest: str, size: int, offset: int) -> None:
         algorithm = digest.partition(":")[0] or "sha256"
         self._fd = fd
         self._digest = digest
         self._size = size
+        self._offset = offset
         self._hash = hashlib.new(algorithm)
         self.count = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        data = os.read(self._fd, size)
+        if self._offset < 0:
+            data = os.read(self._fd, size)
+        else:
+            data = os.pread(self._fd, min(size, self._size - self.count), self._offset + self.count)
         self._hash.update(data)
         self.count += len(data)
         if 0 <= self._size < self.count:
@@ -69,8 +76,9 @@ class _Checked:
 def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]:
     """Unpack one layer; return what the answer says."""
     os.mkdir("fs", 0o755, dir_fd=layer_fd)
-    source = _Checked(source_fd, job["digest"], job["size"])
+    source = _Checked(source_fd, job["digest"], job["size"], job["offset"])
     diff = hashlib.sha256()
+    stream_bytes = 0
     reader = tar.TarReader()
     limits = writer.Limits(job["entries"], job["bytes"])
     record_fd = os.open("tar.zst", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=layer_fd)
@@ -81,6 +89,7 @@ def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]
             try:
                 for chunk in decompress.read_chunks(source):
                     diff.update(chunk)
+                    stream_bytes += len(chunk)
                     layer.write(reader.feed(chunk))
                 reader.close()
             except errors.InvalidArgument:
@@ -101,10 +110,12 @@ def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]
         "diff_id": diff_id,
         "digest": digest,
         "size": source.count,
+        "stream": stream_bytes,
         "bytes": summary.used_bytes + record_bytes + 4096 * len(summary.implied),
         "inodes": summary.inodes,
-        "deferred": bool(summary.implied or summary.links or not summary.root_described),
+        "deferred": bool(summary.implied or summary.links),
         "opaque_root": summary.opaque_root,
+        "root_described": summary.root_described,
     }
     _write_facts(layer_fd, answer, summary)
     return answer
@@ -116,7 +127,6 @@ def _write_facts(layer_fd: int, answer: dict[str, Any], summary: writer.Summary)
         **answer,
         "implied": [os.fsdecode(path) for path in summary.implied],
         "links": [[os.fsdecode(new), os.fsdecode(target)] for new, target in summary.links],
-        "root_described": summary.root_described,
         "displaced": [[since, os.fsdecode(path), name] for since, path, name in summary.displaced],
     }
     fd = os.open("layer.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=layer_fd)
@@ -160,6 +170,7 @@ def serve(sock: socket.socket) -> None:
 def main() -> None:
     """Serve the socket at descriptor 0."""
     os.umask(0)
+    _be_expendable()
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT_BYTES, _MEMORY_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with socket.socket(fileno=os.dup(0)) as sock:
@@ -167,6 +178,13 @@ def main() -> None:
             serve(sock)
         except (BrokenPipeError, ConnectionResetError):
             sys.exit(1)  # the daemon is gone, and with it the caller
+
+
+def _be_expendable() -> None:
+    """Do not inherit the daemon's protection from the OOM killer, and leave the processors to pods."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+    os.nice(5)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""What a layer needs of those below it, done when they are there.
+
+Layers are unpacked all at once, so two things wait: a directory that the archive only implies takes owner,
+mode, times and attributes of the one below (else it would change them for everybody above), and a hard link
+to a file that only a lower layer has takes a copy of it. Blocking; rare: builders write the parents of what
+they add.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from typing import Any, Final
+
+from shim.errors import InvalidArgument
+from shim.images.merged import MergedTree
+from shim.images.unpack.attributes import show
+from shim.images.unpack.directories import Directories
+from shim.kernel import files, paths
+
+_OVERLAY: Final = "trusted.overlay."
+
+
+def settle(layer: str, lowers: Sequence[str]) -> None:
+    """Finish an unpacked layer.
+
+    Args:
+        layer: its directory, with ``fs`` and ``layer.json``.
+        lowers: ``fs`` directories of the layers below, the topmost first.
+
+    Raises:
+        InvalidArgument: a hard link leads to nothing.
+    """
+    with open(os.path.join(layer, "layer.json"), "rb") as file:
+        facts: dict[str, Any] = json.load(file)
+    root_fd = os.open(os.path.join(layer, "fs"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with MergedTree([] if facts["opaque_root"] else lowers) as below:
+            implied = [os.fsencode(path) for path in facts["implied"]]
+            for new, target in facts["links"]:
+                implied += _link(root_fd, below, os.fsencode(new), os.fsencode(target))
+            # Children first: what is done inside a directory changes its times.
+            for path in sorted(set(implied), reverse=True):
+                _copy_directory(root_fd, below, path)
+    finally:
+        os.close(root_fd)
+
+
+def _copy_directory(root_fd: int, below: MergedTree, path: bytes) -> None:
+    with below.find(path, follow=False) as source:
+        if source is None or not stat.S_ISDIR(os.fstat(source).st_mode):
+            return
+        fd = paths.open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _copy_metadata(source, fd)
+        finally:
+            os.close(fd)
+
+
+def _copy_metadata(source: int, fd: int) -> None:
+    info = os.fstat(source)
+    os.fchown(fd, info.st_uid, info.st_gid)
+    os.fchmod(fd, stat.S_IMODE(info.st_mode))
+    for name, value in files.list_xattrs(files.fd_path(source), follow_symlinks=True):
+        if not name.startswith(_OVERLAY):
+            files.set_xattr(fd, name, value)
+    os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def _link(root_fd: int, below: MergedTree, new: bytes, target: bytes) -> list[bytes]:
+    """Copy a lower file up and link to it; return the directories that had to be made."""
+    dirs = Directories(root_fd)
+    try:
+        with below.find(target, follow=False) as source:
+            if source is None or stat.S_ISDIR(os.fstat(source).st_mode):
+                raise InvalidArgument(
+                    f"malformed layer: {show(new)} is a hard link to {show(target)}: no such file"
+                )
+            parent, _, base = target.rpartition(b"/")
+            _copy_up(source, dirs.fd(parent), base)
+        source_fd = os.dup(dirs.fd(parent))
+        try:
+            parent, _, name = new.rpartition(b"/")
+            os.link(base, name, src_dir_fd=source_fd, dst_dir_fd=dirs.fd(parent), follow_symlinks=False)
+        finally:
+            os.close(source_fd)
+    finally:
+        dirs.close()
+    return sorted(dirs.implied)
+
+
+def _copy_up(source: int, dir_fd: int, name: bytes) -> None:
+    info = os.fstat(source)
+    try:
+        if stat.S_ISLNK(info.st_mode):
+            os.symlink(os.readlink(b"", dir_fd=source), name, dir_fd=dir_fd)
+            os.chown(name, info.st_uid, info.st_gid, dir_fd=dir_fd, follow_symlinks=False)
+            return
+        if not stat.S_ISREG(info.st_mode):
+            os.mknod(name, info.st_mode, info.st_rdev, dir_fd=dir_fd)
+            os.chown(name, info.st_uid, info.st_gid, dir_fd=dir_fd, follow_symlinks=False)
+            return
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=dir_fd)
+    except FileExistsError:
+        return  # an earlier link of this layer has copied it
+    with open(fd, "wb") as out, open(files.fd_path(source), "rb") as content:
+        shutil.copyfileobj(content, out, 1 << 20)
+        out.flush()
+        _copy_metadata(source, fd)

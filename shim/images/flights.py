@@ -1,0 +1,52 @@
+"""Single flight: however many callers want the same thing at once, it is done once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Flight(Generic[T]):
+    task: asyncio.Task[T]
+    callers: int = 0
+
+
+class Flights(Generic[T]):
+    """Calls under way, by key. One that goes away does not stop the others; the last one does."""
+
+    def __init__(self) -> None:
+        self._flights: dict[str, _Flight[T]] = {}
+
+    def is_flying(self, key: str) -> bool:
+        """Tell whether a call for ``key`` is under way, so that ``join`` would share it."""
+        return key in self._flights
+
+    async def join(self, key: str, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what the call for ``key`` under way returns, or make it with ``start``."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(asyncio.ensure_future(start()))
+        flight.callers += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.callers -= 1
+            if flight.task.done() or not flight.callers:
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+                await _stop(flight.task)
+
+
+async def _stop(task: asyncio.Task[Any]) -> None:
+    """Cancel a task that nobody waits for and let it clean up, though the caller is being cancelled."""
+    if task.done():
+        return
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # looked at: nobody else will

@@ -1,0 +1,219 @@
+"""Unpacked layers on disk, each once, by chain id.
+
+    layers/<hex of chain id>/   fs: the overlay lower; tar.zst, displaced: for writing it again; layer.json: facts
+    ingest/<random>/            a layer while it is unpacked
+    trash/<random>/             what is being removed
+
+A layer is unpacked in ``ingest``, synced, renamed into place, and ``layers`` is synced: at any instant it is
+absent or whole. Removal renames first, too. What a crash leaves in ``ingest`` or ``trash`` the next start removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shim.errors import FailedPrecondition, NotFound
+from shim.images import digest
+from shim.images.merged import MergedTree
+from shim.kernel import files, trees
+
+log = logging.getLogger(__name__)
+
+_FACTS: Final = "layer.json"
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer that is whole.
+
+    Attributes:
+        path: its directory.
+        diff_id: digest of the plain tar stream, whose length is ``stream_bytes``.
+        used_bytes, inodes: what it takes on disk.
+        opaque_root: it hides everything below.
+        root_described: its archive says what the root directory is like.
+        displaced: see ``unpack.record``.
+    """
+
+    path: str
+    diff_id: str
+    stream_bytes: int
+    used_bytes: int
+    inodes: int
+    opaque_root: bool
+    root_described: bool
+    displaced: tuple[tuple[int, bytes, str], ...] = ()
+
+    @property
+    def fs(self) -> str:
+        """The directory for overlayfs."""
+        return os.path.join(self.path, "fs")
+
+
+class LayerStore:
+    """All layers. The index is in memory; its methods may be called from any thread, disk work blocks.
+
+    Args:
+        root: the image store's directory.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._layers: dict[str, Layer] = {}
+        self._leases: Counter[str] = Counter()
+        self._lock = threading.RLock()
+
+    def start(self) -> None:
+        """Make the directories, read what is there, set aside what is not whole. Blocking."""
+        for name in ("layers", "ingest", "trash"):
+            os.makedirs(self._path(name), mode=0o700, exist_ok=True)
+        for name in os.listdir(self._path("ingest")):
+            os.rename(self._path("ingest", name), self._path("trash", _random()))
+        for name in os.listdir(self._path("layers")):
+            try:
+                self._layers[f"sha256:{name}"] = _read(self._path("layers", name))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("layer %s is not whole, it is removed: %s", name, error)
+                os.rename(self._path("layers", name), self._path("trash", _random()))
+
+    def empty_trash(self) -> None:
+        """Remove what was set aside. Blocking."""
+        for name in os.listdir(self._path("trash")):
+            trees.remove_tree(self._path("trash", name))
+
+    def begin(self) -> str:
+        """Make an empty directory for a layer that is to be unpacked."""
+        path = self._path("ingest", _random())
+        os.mkdir(path, 0o700)
+        return path
+
+    def commit(self, ingest: str, chain_id: str) -> None:
+        """Put an unpacked and synced layer in place, durably. If it is there already, drop the new one."""
+        place = self._path("layers", digest.hex_part(chain_id))
+        with self._lock:
+            if chain_id not in self._layers:
+                os.rename(ingest, place)
+                self._layers[chain_id] = _read(place)
+        if os.path.exists(ingest):
+            self.discard(ingest)
+            return
+        files.fsync_dir(self._path("layers"))
+
+    def discard(self, ingest: str) -> None:
+        """Remove a layer that was not finished. Idempotent."""
+        trees.remove_tree(ingest)
+
+    def get(self, chain_id: str) -> Layer:
+        """Return a layer.
+
+        Raises:
+            NotFound: it is not there.
+        """
+        layer = self._layers.get(chain_id)
+        if layer is None:
+            raise NotFound("layer", chain_id)
+        return layer
+
+    def has(self, chain_id: str) -> bool:
+        """Tell whether a layer is there."""
+        return chain_id in self._layers
+
+    def lowers(self, chain_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return the directories of a chain for overlayfs, the topmost first.
+
+        A layer whose root is opaque is the last: overlayfs ignores that mark on a layer's root.
+        """
+        lowers: list[str] = []
+        for chain_id in reversed(chain_ids):
+            layer = self.get(chain_id)
+            lowers.append(layer.fs)
+            if layer.opaque_root:
+                break
+        return tuple(lowers)
+
+    def root_directory(self, chain_ids: Sequence[str]) -> str | None:
+        """Return the ``fs`` that says what ``/`` of a chain is like; None if no layer describes it."""
+        for chain_id in reversed(chain_ids):
+            layer = self.get(chain_id)
+            if layer.root_described:
+                return layer.fs
+            if layer.opaque_root:
+                break
+        return None
+
+    @contextlib.contextmanager
+    def lease(self, chain_ids: Iterable[str]) -> Iterator[None]:
+        """Keep layers from being collected while an image is made of them."""
+        chain_ids = tuple(chain_ids)
+        with self._lock:
+            self._leases.update(chain_ids)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._leases.subtract(chain_ids)
+                self._leases += Counter()  # drops zeros
+
+    def collect(self, needed: Iterable[str]) -> list[str]:
+        """Take layers that nobody needs out of the store; return the directories to remove.
+
+        Only renames: fast. ``discard`` then removes each.
+        """
+        gone: list[str] = []
+        with self._lock:
+            keep = {*needed, *self._leases}
+            for chain_id in [chain_id for chain_id in self._layers if chain_id not in keep]:
+                layer = self._layers.pop(chain_id)
+                place = self._path("trash", _random())
+                os.rename(layer.path, place)
+                gone.append(place)
+        return gone
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while somebody decides what is needed."""
+        return self._lock
+
+    def usage(self) -> tuple[int, int]:
+        """Return (bytes, inodes) of all layers, from memory."""
+        layers = list(self._layers.values())
+        return sum(layer.used_bytes for layer in layers), sum(layer.inodes for layer in layers)
+
+    def read_file(self, chain_ids: Sequence[str], path: str, limit: int) -> bytes | None:
+        """Return a file as a container of this chain would see it; None if there is none. Blocking."""
+        with MergedTree(self.lowers(chain_ids)) as tree:
+            return tree.read(os.fsencode(path), limit)
+
+    def _path(self, *names: str) -> str:
+        return os.path.join(self._root, *names)
+
+
+def _random() -> str:
+    return secrets.token_hex(8)
+
+
+def _read(path: str) -> Layer:
+    with open(os.path.join(path, _FACTS), "rb") as file:
+        facts: dict[str, Any] = json.load(file)
+    if facts["version"] != _VERSION:
+        raise FailedPrecondition(f"{path}: format {facts['version']} is not known")
+    return Layer(
+        path=path,
+        diff_id=facts["diff_id"],
+        stream_bytes=facts["stream"],
+        used_bytes=facts["bytes"],
+        inodes=facts["inodes"],
+        opaque_root=facts["opaque_root"],
+        root_described=facts["root_described"],
+        displaced=tuple((since, os.fsencode(old), name) for since, old, name in facts["displaced"]),
+    )

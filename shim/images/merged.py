@@ -1,0 +1,125 @@
+"""Layers seen as one tree, without mounting them: what overlayfs would show, read by descriptor.
+
+Every step of a path is one name below a descriptor, links are followed inside the tree only, whiteouts and
+opaque directories hide what is below. So nothing outside the layers can be reached, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from shim.errors import KernelError
+from shim.images.unpack.directories import OPAQUE, is_whiteout
+from shim.kernel import files
+
+_MAX_LINKS: Final = 40
+_LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class MergedTree:
+    """A stack of layers, the topmost first, as with overlayfs' ``lowerdir``. Use as a context."""
+
+    def __init__(self, lowers: Sequence[str | bytes]) -> None:
+        self._open = contextlib.ExitStack()
+        self._roots: list[int] = []
+        try:
+            for path in lowers:
+                fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._open.callback(os.close, fd)
+                self._roots.append(fd)
+        except OSError as error:
+            self._open.close()
+            raise KernelError("open", error.errno or errno.EIO, str(error.filename)) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    @contextlib.contextmanager
+    def find(self, path: bytes, *, follow: bool = True) -> Iterator[int | None]:
+        """Give an O_PATH descriptor of what lies at a path, None if there is nothing.
+
+        Args:
+            path: from the root of the tree; ``..`` stops there.
+            follow: with False, a link at the very end is itself the answer.
+        """
+        with contextlib.ExitStack() as held:
+            yield self._walk(path, follow, held)
+
+    def read(self, path: bytes, limit: int) -> bytes | None:
+        """Return the content of a regular file; None if there is none or it is longer than ``limit``."""
+        with self.find(path) as fd:
+            if fd is None:
+                return None
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode) or info.st_size > limit:
+                return None
+            with open(files.fd_path(fd), "rb") as file:
+                return file.read(limit)
+
+    def _walk(self, path: bytes, follow: bool, held: contextlib.ExitStack) -> int | None:
+        todo = [name for name in reversed(path.split(b"/")) if name not in (b"", b".")]
+        levels: list[list[int]] = [self._roots]
+        links = 0
+        while todo:
+            name = todo.pop()
+            if name == b"..":
+                del levels[max(1, len(levels) - 1) :]
+                continue
+            found = _lookup(levels[-1], name, held)
+            if not found:
+                return None
+            info = os.fstat(found[0])
+            if stat.S_ISDIR(info.st_mode):
+                levels.append(found)
+            elif stat.S_ISLNK(info.st_mode) and (follow or todo):
+                links += 1
+                if links > _MAX_LINKS:
+                    return None
+                target = os.readlink(b"", dir_fd=found[0])
+                if target.startswith(b"/"):
+                    del levels[1:]
+                todo.extend(part for part in reversed(target.split(b"/")) if part not in (b"", b"."))
+            else:
+                return found[0] if not todo else None
+        return levels[-1][0] if levels[-1] else None
+
+
+def _lookup(dirs: list[int], name: bytes, held: contextlib.ExitStack) -> list[int]:
+    """Return what overlayfs merges under a name: one file, or directories from the top down."""
+    found: list[int] = []
+    for dir_fd in dirs:
+        try:
+            fd = os.open(name, _LOOK, dir_fd=dir_fd)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        held.callback(os.close, fd)
+        info = os.fstat(fd)
+        if is_whiteout(info):
+            break
+        if not stat.S_ISDIR(info.st_mode):
+            if not found:
+                found.append(fd)
+            break
+        found.append(fd)
+        if is_opaque(fd):
+            break
+    return found
+
+
+def is_opaque(fd: int) -> bool:
+    """Tell whether a directory hides those of the same path in the layers below."""
+    try:
+        return os.getxattr(files.fd_path(fd), OPAQUE) == b"y"
+    except OSError:
+        return False
