@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-
 from shim._proto.runtime.v1 import api_pb2 as cri
 from shim._proto.runtime.v1 import api_pb2_grpc as cri_grpc
 

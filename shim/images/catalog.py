@@ -1,7 +1,8 @@
 """Which images there are and what they are called.
 
-One record an image, ``catalog/<hex of id>.json``, replaced as a whole and durable. A name carries the time it was given:
-where a crash left one name in two records, the later counts. A record is written after everything it refers to.
+One record an image, ``catalog/<hex of id>.json``, replaced as a whole and durable. A name carries the time it
+was given: where a crash left one name in two records, the later counts. A record is written after everything
+it refers to. Readers may be in any thread: what they iterate over is replaced, never changed.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import fnmatch
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -23,6 +25,8 @@ from shim.kernel import files
 from shim.model.image import Image
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 VERSION: Final = 1
 _ID: Final = re.compile(r"(?:sha256:)?([0-9a-f]{3,64})")
@@ -75,6 +79,7 @@ class Catalog:
         self._records: dict[str, Record] = {}
         self._configs: dict[str, manifest.Config] = {}
         self._images: dict[str, Image] = {}
+        self._writing = threading.Lock()
 
     def start(self, quarantine: str) -> None:
         """Read all records; what cannot be read goes to ``quarantine``. Blocking."""
@@ -145,6 +150,10 @@ class Catalog:
 
     def put(self, record: Record, tag: str) -> Image:
         """Add an image or a name of it, durably; the name is taken from whatever had it. Blocking."""
+        with self._writing:
+            return self._put(record, tag)
+
+    def _put(self, record: Record, tag: str) -> Image:
         known = self._records.get(record.id)
         stamp = max(
             time.time_ns(),
@@ -173,18 +182,21 @@ class Catalog:
 
     def remove(self, id_: str) -> None:
         """Forget an image with all its names, durably. Idempotent. Blocking."""
-        self._images.pop(id_, None)
-        self._configs.pop(id_, None)
-        if self._records.pop(id_, None) is not None:
+        with self._writing:
+            if id_ not in self._records:
+                return
             os.unlink(self._path(id_))
+            self._images = _without(self._images, id_)
+            self._records = _without(self._records, id_)
+            self._configs.pop(id_, None)
             files.fsync_dir(self._directory)
 
     def _admit(self, record: Record) -> Image:
         if record.id not in self._configs:
             self._configs[record.id] = manifest.parse_config(self._blobs.get(record.id), f"image {record.id}")
         image = _image(record, self._configs[record.id], self._pinned)
-        self._records[record.id] = record
-        self._images[record.id] = image
+        self._records = {**self._records, record.id: record}
+        self._images = {**self._images, record.id: image}
         return image
 
     def _write(self, record: Record) -> None:
@@ -229,6 +241,10 @@ def decode(data: bytes) -> Record:
     if record.version != VERSION:
         raise FailedPrecondition(f"format {record.version} of an image record is not known")
     return record
+
+
+def _without(entries: dict[str, T], key: str) -> dict[str, T]:
+    return {name: value for name, value in entries.items() if name != key}
 
 
 def _union(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """Unpacked layers on disk, each once, by chain id.
 
-    layers/<hex of chain id>/   fs: the overlay lower; tar.zst, displaced: for writing it again; layer.json: facts
+    layers/<hex of chain id>/   fs: overlay lower; layer.json: facts; tar.zst, displaced: see unpack.record
     ingest/<random>/            a layer while it is unpacked
     trash/<random>/             what is being removed
 
 A layer is unpacked in ``ingest``, synced, renamed into place, and ``layers`` is synced: at any instant it is
-absent or whole. Removal renames first, too. What a crash leaves in ``ingest`` or ``trash`` the next start removes.
+absent or whole. Removal renames first, too. What a crash leaves in ``ingest`` or ``trash`` the next start
+removes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     snapshots/<container id>/   fs: overlayfs' upperdir; work: its workdir; snapshot.json: the chain below
 
-The record is written first: a layer that it names is not collected, and the next start finds what a crash left.
+The record is written first: a layer that it names is not collected, and the next start finds what a crash
+left.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """States and the events that change them, as tables.
 
-    container:  CREATED --start--> RUNNING --exit--> EXITED --remove--> (gone)
-                CREATED --start_failed--> EXITED        CREATED --remove--> (gone)
-                CREATED --exit--> EXITED (found dead at a restart)
-    sandbox:    (making) --ready--> READY --stop--> NOTREADY --remove--> (gone)
-                (making) --stop--> NOTREADY
+container:  CREATED --start--> RUNNING --exit--> EXITED --remove--> (gone)
+CREATED --start_failed--> EXITED        CREATED --remove--> (gone)
+CREATED --exit--> EXITED (found dead at a restart)
+sandbox:    (making) --ready--> READY --stop--> NOTREADY --remove--> (gone)
+(making) --stop--> NOTREADY
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Specs and statuses as versioned JSON, and back.
 
 A record is an object with a ``version``; bytes are base64. A file is replaced as a whole. One of another
-version, or that is no record at all, is an error that the caller answers by putting it into quarantine: it never stops
-a daemon from starting.
+version, or that is no record at all, is an error that the caller answers by putting it into quarantine: it
+never stops a daemon from starting.
 """
 
 from __future__ import annotations

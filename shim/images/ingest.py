@@ -1,0 +1,156 @@
+"""From a compressed layer to a committed one: unpack, settle, sync, commit; once per chain id at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shim.errors import ResourceExhausted, ShimError
+from shim.images import deferred
+from shim.images.flights import Flights
+from shim.images.layers import LayerStore
+from shim.images.progress import ProgressHub, Report
+from shim.images.settings import Settings
+from shim.images.syncer import Syncer
+from shim.images.threads import Threads
+from shim.images.unpackers import Part, Unpacked, Unpackers, Wanted
+
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+
+Source = Callable[[], AsyncGenerator[bytes, None] | Part]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerJob:
+    """One layer of an image that is to be there.
+
+    Attributes:
+        wanted: what it must be.
+        source: opens its bytes; called when its turn has come.
+        item: name for progress.
+    """
+
+    wanted: Wanted
+    source: Source
+    item: str
+
+
+class Ingest:
+    """Brings layers into the store, all at once within the node's limit."""
+
+    def __init__(
+        self, settings: Settings, layers: LayerStore, threads: Threads, syncer: Syncer, unpackers: Unpackers
+    ) -> None:
+        self._layers = layers
+        self._threads = threads
+        self._syncer = syncer
+        self._unpackers = unpackers
+        self._turns = asyncio.Semaphore(settings.max_downloads)
+        self._flights: Flights[None] = Flights()
+        self._hub = ProgressHub()
+
+    async def add(self, jobs: Sequence[LayerJob], chain_ids: Sequence[str], report: Report | None) -> None:
+        """Return when all layers of a chain are in the store, durably. The caller holds a lease on them.
+
+        Raises:
+            ShimError: the first failure; the other layers are given up, nothing half-done stays.
+        """
+        tasks: list[asyncio.Task[None]] = []
+        with self._hub.listen(set(chain_ids), report):
+            for index, job in enumerate(jobs):
+                below = tasks[-1] if tasks else None
+                tasks.append(asyncio.ensure_future(self._layer(job, chain_ids[: index + 1], below)))
+            await _all(tasks)
+
+    async def _layer(self, job: LayerJob, chain_ids: Sequence[str], below: asyncio.Task[None] | None) -> None:
+        chain_id = chain_ids[-1]
+
+        async def fly() -> None:
+            await self._bring(job, chain_ids, below)
+
+        while not self._layers.has(chain_id):
+            is_follower = self._flights.is_flying(chain_id)
+            try:
+                await self._flights.join(chain_id, fly)
+            except ShimError:
+                if not is_follower:
+                    raise
+                # Another caller's credentials or source failed: ours may not.
+                continue
+            return
+        self._hub.report(chain_id, job.item, "exists", job.wanted.size, job.wanted.size)
+
+    async def _bring(self, job: LayerJob, chain_ids: Sequence[str], below: asyncio.Task[None] | None) -> None:
+        chain_id = chain_ids[-1]
+        self._hub.report(chain_id, job.item, "waiting", 0, job.wanted.size)
+        async with self._turns:
+            directory = await self._threads.run(self._layers.begin)
+            try:
+                source = job.source()
+                if not isinstance(source, Part):
+                    source = self._counted(source, chain_id, job)
+                unpacked = await self._unpackers.unpack(directory, source, job.wanted)
+            except BaseException as error:
+                await self._discard(directory)
+                raise _out_of_room(error) from error
+        try:
+            await self._finish(directory, unpacked, chain_ids, below)
+        except BaseException as error:
+            await self._discard(directory)
+            raise _out_of_room(error) from error
+        self._hub.report(chain_id, job.item, "done", job.wanted.size, job.wanted.size)
+
+    async def _finish(
+        self, directory: str, unpacked: Unpacked, chain_ids: Sequence[str], below: asyncio.Task[None] | None
+    ) -> None:
+        if unpacked.deferred:
+            if below is not None:
+                await asyncio.shield(below)
+            await self._threads.run(deferred.settle, directory, self._layers.lowers(chain_ids[:-1]))
+        await self._syncer.sync()
+        await asyncio.shield(self._threads.run(self._layers.commit, directory, chain_ids[-1]))
+
+    async def _counted(
+        self, source: AsyncGenerator[bytes, None], chain_id: str, job: LayerJob
+    ) -> AsyncGenerator[bytes, None]:
+        done, total = 0, job.wanted.size
+        async with contextlib.aclosing(source):
+            async for data in source:
+                yield data  # returns when the unpacker has taken it: this counts unpacked bytes, too
+                done += len(data)
+                phase = "downloading" if done < total else "unpacking"
+                self._hub.report(chain_id, job.item, phase, done, total)
+
+    async def _discard(self, directory: str) -> None:
+        await asyncio.shield(self._threads.run(self._layers.discard, directory))
+
+
+async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for all; the first failure cancels the rest and is raised when they have cleaned up."""
+    if not tasks:
+        return
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        failed = [task for task in tasks if task in done and not task.cancelled() and task.exception()]
+        for task in failed[:1]:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # looked at: only the first counts
+
+
+def _out_of_room(error: BaseException) -> BaseException:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return ResourceExhausted(f"no space left on the device for images: {error}")
+    return error
+
+
+Work = Callable[[], Coroutine[Any, Any, None]]

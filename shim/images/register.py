@@ -1,0 +1,131 @@
+"""Where images enter and leave the store: layers first, then documents, then the name; out in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from shim.errors import InvalidArgument, NotFound, ResourceExhausted
+from shim.images import digest, manifest
+from shim.images.blobs import BlobStore
+from shim.images.catalog import Catalog, LayerRecord, Record
+from shim.images.ingest import NO_ROOM, Ingest, LayerJob
+from shim.images.layers import LayerStore
+from shim.images.progress import Report
+from shim.images.snapshots import Snapshots
+from shim.images.threads import Threads
+from shim.model.image import Descriptor, Image
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image whose parts are known but not all here.
+
+    Attributes:
+        id: digest of the configuration.
+        manifest: digest of the manifest; empty if there is none.
+        documents: digest -> verified content, to be kept.
+        repo_digest: ``name@digest``; empty for one that comes from no registry.
+    """
+
+    id: str
+    manifest: str
+    layers: Sequence[Descriptor]
+    config: manifest.Config
+    size_bytes: int
+    documents: Mapping[str, bytes]
+    repo_digest: str = ""
+    pinned: bool = False
+
+
+class Register:
+    """Adds and removes images as a whole."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        layers: LayerStore,
+        blobs: BlobStore,
+        snapshots: Snapshots,
+        ingest: Ingest,
+        threads: Threads,
+    ) -> None:
+        self._catalog = catalog
+        self._layers = layers
+        self._blobs = blobs
+        self._snapshots = snapshots
+        self._ingest = ingest
+        self._threads = threads
+        self._changing = asyncio.Lock()
+
+    def by_tag(self, name: str) -> Image | None:
+        """Return the image with a full reference, if it is here."""
+        return self._catalog.by_tag(name)
+
+    async def add(self, found: Found, jobs: Sequence[LayerJob], tag: str, report: Report | None) -> Image:
+        """Bring an image in and name it; return when it is durable.
+
+        Args:
+            found: the image.
+            jobs: how to get each of its layers, the lowest first.
+            tag: full reference to give it; empty for none.
+            report: hears of progress.
+        """
+        chain_ids = digest.chain_ids(found.config.diff_ids)
+        with self._layers.lease(chain_ids):
+            await self._ingest.add(jobs, chain_ids, report)
+            # Once begun, this ends whole even if the caller leaves.
+            return await asyncio.shield(asyncio.ensure_future(self._name(found, tag)))
+
+    async def _name(self, found: Found, tag: str) -> Image:
+        record = Record(
+            id=found.id,
+            manifest=found.manifest,
+            layers=tuple(LayerRecord(layer.digest, layer.size, layer.media_type) for layer in found.layers),
+            size_bytes=found.size_bytes,
+            digests=(found.repo_digest,) if found.repo_digest else (),
+            documents=tuple(found.documents),
+            pinned=found.pinned,
+        )
+        async with self._changing:
+            try:
+                return await self._threads.run(self._store, record, found.documents, tag)
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                await self._threads.run(self._collect_blobs)
+                raise ResourceExhausted(f"no space left on the device for images: {error}") from error
+
+    def _store(self, record: Record, documents: Mapping[str, bytes], tag: str) -> Image:
+        for name, data in documents.items():
+            self._blobs.put(name, data)
+        return self._catalog.put(record, tag)
+
+    async def remove(self, text: str) -> None:
+        """Remove an image with all its names. Idempotent: what is not here is removed."""
+        try:
+            image = self._catalog.resolve(text)
+        except (NotFound, InvalidArgument) as error:
+            if isinstance(error, InvalidArgument):
+                raise
+            return
+        async with self._changing:
+            await self._threads.run(self._catalog.remove, image.id)
+            await self._threads.run(self._collect_blobs)
+        await self.collect()
+
+    async def collect(self) -> None:
+        """Remove layers that neither an image nor a container needs."""
+        with self._layers.lock:
+            needed = {chain_id for image in self._catalog.images() for chain_id in image.chain_ids}
+            gone = self._layers.collect(needed | self._snapshots.needed())
+        for directory in gone:
+            await self._threads.run(self._layers.discard, directory)
+
+    def _collect_blobs(self) -> None:
+        needed = {name for record in self._catalog.records() for name in (record.id, *record.documents)}
+        self._blobs.collect(needed)

@@ -1,0 +1,178 @@
+"""The image store: what the verbs see of images."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from shim.errors import FailedPrecondition
+from shim.images import export
+from shim.images.archive import Loader
+from shim.images.blobs import BlobStore
+from shim.images.catalog import Catalog
+from shim.images.connections import Connections
+from shim.images.ingest import Ingest
+from shim.images.layers import LayerStore
+from shim.images.progress import Report
+from shim.images.pull import Puller
+from shim.images.register import Register
+from shim.images.settings import Settings
+from shim.images.snapshots import Snapshots
+from shim.images.syncer import Syncer
+from shim.images.threads import Threads
+from shim.images.unpackers import Unpackers
+from shim.model.image import Auth, Image
+from shim.model.stats import FilesystemUsage
+
+log = logging.getLogger(__name__)
+
+_MAX_READ_BYTES: Final = 4 << 20
+_MEASURE_EVERY_S: Final = 10.0
+
+
+class ImageStore:
+    """Images, their layers, and the writable layers of containers.
+
+    Make it, ``start`` it in the event loop, ``close`` it. Methods that are not coroutines answer from memory, but for
+    those that say that they block.
+
+    Args:
+        root: its directory; nobody else writes there.
+        settings: limits and places.
+        quarantine: where records go that cannot be read.
+    """
+
+    def __init__(self, root: str, settings: Settings, quarantine: str = "") -> None:
+        self._root = root
+        self._quarantine = quarantine or os.path.join(root, "quarantine")
+        self._threads = Threads()
+        self._layers = LayerStore(root)
+        self._blobs = BlobStore(root)
+        self._catalog = Catalog(root, self._blobs, settings.pinned)
+        self._snapshots = Snapshots(root, self._layers)
+        self._unpackers = Unpackers(settings, self._threads)
+        self._connections = Connections(settings, self._threads)
+        ingest = Ingest(settings, self._layers, self._threads, Syncer(root, self._threads), self._unpackers)
+        self._register = Register(
+            self._catalog, self._layers, self._blobs, self._snapshots, ingest, self._threads
+        )
+        self._puller = Puller(settings, self._connections, self._threads, self._register)
+        self._loader = Loader(root, self._threads, self._register)
+        self._measuring: asyncio.Task[None] | None = None
+        self._cleaning: asyncio.Task[None] | None = None
+        self._containers = FilesystemUsage(0, self._snapshots.root, 0, 0)
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """The writable layers of containers."""
+        return self._snapshots
+
+    async def start(self) -> None:
+        """Read what is on disk and remove what a crash left; removal goes on in the background."""
+        await self._threads.run(self._start)
+        await self._register.collect()
+        self._cleaning = asyncio.ensure_future(self._threads.run(self._layers.empty_trash))
+        self._measuring = asyncio.ensure_future(self._measure_forever())
+
+    def _start(self) -> None:
+        os.makedirs(self._root, mode=0o700, exist_ok=True)
+        self._layers.start()
+        self._blobs.start()
+        self._snapshots.start()
+        self._catalog.start(self._quarantine)
+        for image in self._catalog.images():
+            missing = [chain_id for chain_id in image.chain_ids if not self._layers.has(chain_id)]
+            if missing:
+                log.warning("image %s has lost layers (%s, …), it is removed; pull it again", image.id, missing[0])
+                self._catalog.remove(image.id)
+
+    async def close(self) -> None:
+        """Stop what runs in the background and close connections."""
+        for task in (self._measuring, self._cleaning):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+        await self._unpackers.close()
+        await self._connections.close()
+        await asyncio.to_thread(self._threads.close)
+
+    async def pull(
+        self, reference: str, auth: Auth | None, *, progress: Report | None = None, handler: str = ""
+    ) -> Image:
+        """Fetch an image; see ``pull.Puller.pull``. Images are the same for every handler."""
+        log.debug("pull %s for handler %r", reference, handler)
+        return await self._puller.pull(reference, auth, progress)
+
+    def resolve(self, text: str) -> Image:
+        """Return the image that a name, digest reference, id or prefix of an id means; NotFound if none."""
+        return self._catalog.resolve(text)
+
+    def list(self) -> list[Image]:
+        """Return all images."""
+        return self._catalog.images()
+
+    async def remove(self, text: str) -> None:
+        """Remove the image that ``text`` means, with all its names. Idempotent.
+
+        Layers that containers use stay until their writable layers are gone.
+        """
+        await self._register.remove(text)
+
+    async def collect(self) -> None:
+        """Remove layers that nobody needs any more, such as after a container's snapshot was removed."""
+        await self._register.collect()
+
+    async def load(self, path: str, *, pinned: bool = False, report: Report | None = None) -> Sequence[Image]:
+        """Take the images out of an OCI layout (tar or directory) or docker archive; see ``archive``."""
+        return await self._loader.load(path, pinned=pinned, report=report)
+
+    async def save(self, names: Sequence[str], path: str) -> None:
+        """Write images to a tar file that is an OCI layout and a docker archive at once; see ``export``."""
+        chosen = [(name, self._catalog.resolve(name)) for name in names]
+        chains = {chain_id for _, image in chosen for chain_id in image.chain_ids}
+        with self._layers.lease(chains):
+            await self._threads.run(export.save, path, chosen, self._layers, self._blobs)
+
+    def layers(self, image: Image) -> tuple[str, ...]:
+        """Return the directories of an image's layers for overlayfs, the topmost first."""
+        return self._layers.lowers(image.chain_ids)
+
+    def read_file(self, image: Image, path: str) -> bytes | None:
+        """Return a file as a fresh container of the image would see it; None if there is none. Blocking.
+
+        Links stay inside the image; what is no regular file, or larger than 4 MiB, counts as none.
+        """
+        return self._layers.read_file(image.chain_ids, path, _MAX_READ_BYTES)
+
+    async def fs_usage(self) -> FilesystemUsage:
+        """Return what images take, from counters."""
+        used, inodes = self._layers.usage()
+        documents = sum(len(record.documents) for record in self._catalog.records())
+        return FilesystemUsage(time.time_ns(), self._root, used + 4096 * documents, inodes + documents)
+
+    async def container_fs_usage(self) -> FilesystemUsage:
+        """Return what the writable layers take, as measured a few seconds ago."""
+        return self._containers
+
+    async def _measure_forever(self) -> None:
+        while True:
+            used = inodes = 0
+            for container_id in self._snapshots.list():
+                found = await self._threads.run(self._snapshots.measure, container_id)
+                used, inodes = used + found.used_bytes, inodes + found.inodes_used
+            self._containers = FilesystemUsage(time.time_ns(), self._snapshots.root, used, inodes)
+            await asyncio.sleep(_MEASURE_EVERY_S)
+
+
+def check_root(path: str) -> None:
+    """Refuse a place for the store where overlayfs or its marks cannot work.
+
+    Raises:
+        FailedPrecondition: with what to do.
+    """
+    if not os.access(path, os.W_OK):
+        raise FailedPrecondition(f"cannot write to {path}: give the daemon a root directory on a local disk")
