@@ -120,6 +120,7 @@ class NetworkConfig:
     mtu: int = setting(
         0, "of links of the built-in network; 0: that of the default route", _between(0, 65535)
     )
+    netns_dir: str = setting("/run/netns", "where network namespaces are pinned", _directory)
     cni_conf_dir: str = setting("/etc/cni/net.d", "where CNI configurations lie", _absolute)
     cni_bin_dirs: tuple[str, ...] = setting(
         ("/opt/cni/bin", "/usr/lib/cni"), "where CNI plugins lie, the first hit counts", _all_absolute
@@ -136,7 +137,19 @@ class RegistryConfig:
         _all_absolute,
     )
     max_downloads: int = setting(4, "blobs fetched at once, over all pulls", _between(1, 64))
+    connect_timeout_s: int = setting(
+        10, "a registry that takes no connection in time is not there", _at_least(1)
+    )
     stall_timeout_s: int = setting(60, "a pull without a byte for so many seconds fails", _at_least(1))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What happens to images."""
+
+    pinned: tuple[str, ...] = setting(
+        (), "patterns of references that the kubelet must not collect, such as docker.io/library/*"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +159,11 @@ class ContainerDefaults:
     log_line_bytes: int = setting(
         16384, "longer lines are split in the log (CRI tag P)", _between(256, 1 << 20)
     )
-    nofile_soft: int = setting(1024, "soft limit of open files", _at_least(1))
-    nofile_hard: int = setting(524288, "hard limit of open files", _at_least(1))
     exec_output_bytes: int = setting(
         8 << 20, "output that ExecSync keeps, stdout and stderr together", _between(1024, 15 << 20)
+    )
+    start_timeout_s: int = setting(
+        60, "a start that takes longer fails, such as for a volume on a dead file server", _at_least(1)
     )
 
 
@@ -175,6 +189,7 @@ class Config:
     cgroup: CgroupConfig = CgroupConfig()
     network: NetworkConfig = NetworkConfig()
     registry: RegistryConfig = RegistryConfig()
+    image: ImageConfig = ImageConfig()
     container: ContainerDefaults = ContainerDefaults()
     handlers: Mapping[str, HandlerConfig] = field(default_factory=dict)
 

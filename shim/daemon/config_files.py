@@ -197,12 +197,6 @@ def _check_together(made: config.Config, given: Mapping[str, tuple[Any, str]]) -
         wrong = config.check_handler_name(name)
         if wrong:
             raise InvalidArgument(f"{origin(f'handlers.{name}')}: the name of handler {name!r} {wrong}")
-    limits = made.container
-    if limits.nofile_soft > limits.nofile_hard:
-        raise InvalidArgument(
-            f"{origin('container.nofile_soft', 'container.nofile_hard')}: container.nofile_soft"
-            f" ({limits.nofile_soft}) is more than container.nofile_hard ({limits.nofile_hard})"
-        )
     if made.root == made.state or made.root.startswith(made.state.rstrip("/") + "/"):
         raise InvalidArgument(
             f"{origin('root', 'state')}: root {made.root!r} lies in state {made.state!r},"

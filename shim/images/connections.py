@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ class Connections:
     def __init__(
         self, settings: Settings, threads: Threads, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        # It logs whole URLs; those that registries redirect to are signed, which makes them secrets.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         self._threads = threads
         self._settings = settings
         self._clock = clock

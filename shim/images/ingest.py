@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from shim.errors import ResourceExhausted, ShimError
 from shim.images import deferred
@@ -151,6 +151,3 @@ def _out_of_room(error: BaseException) -> BaseException:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return ResourceExhausted(f"no space left on the device for images: {error}")
     return error
-
-
-Work = Callable[[], Coroutine[Any, Any, None]]

@@ -1,6 +1,6 @@
 """Unpacked layers on disk, each once, by chain id.
 
-    layers/<hex of chain id>/   fs: overlay lower; layer.json: facts; tar.zst, displaced: see unpack.record
+    layers/<hex of chain id>/   fs: the overlay lower; layer.json: facts; tar.zst, displaced: unpack.record
     ingest/<random>/            a layer while it is unpacked
     trash/<random>/             what is being removed
 

@@ -219,11 +219,13 @@ def _descriptor(value: object, where: str) -> Descriptor:
         raise InvalidArgument(f"{where}: the size {str(size)[:40]!r} of a descriptor is no size")
     platform = value.get("platform")
     annotations = value.get("annotations") or {}
+    if not isinstance(annotations, dict):
+        raise InvalidArgument(f"{where}: annotations must be an object")
     return Descriptor(
         media_type=_text(value, "mediaType", where),
         digest=digest.check(value.get("digest"), where),
         size=size,
         platform=_platform(platform, where) if isinstance(platform, dict) else None,
-        annotations=annotations if isinstance(annotations, dict) else {},
+        annotations={key: _text(annotations, key, where) for key in annotations},
         urls=_texts(value, "urls", where),
     )

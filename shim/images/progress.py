@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
 Report = Callable[[str, str, int, int], None]
-"""(item, phase, done_bytes, total_bytes): item is a digest; phase is waiting, downloading, unpacking, done or exists."""
+"""(item, phase, done_bytes, total_bytes): item is a digest.
+
+Phases: waiting, downloading, unpacking, done; or exists.
+"""
 
 
 class ProgressHub:

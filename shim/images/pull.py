@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound
-from shim.images import auth as authentication
 from shim.images import digest, hosts, manifest, platforms, reference
 from shim.images.connections import Connections
 from shim.images.flights import Flights
@@ -29,7 +27,9 @@ _MAX_NESTED: Final = 3
 class Puller:
     """Pulls images; calls for the same image with the same credentials share one pull."""
 
-    def __init__(self, settings: Settings, connections: Connections, threads: Threads, register: Register) -> None:
+    def __init__(
+        self, settings: Settings, connections: Connections, threads: Threads, register: Register
+    ) -> None:
         self._settings = settings
         self._connections = connections
         self._threads = threads
@@ -128,9 +128,9 @@ class _Pull:
             raise InvalidArgument(
                 f"{where}: {len(parts.layers)} layers, but the configuration names {len(config.diff_ids)}"
             )
-        if config.platform.os and config.platform.architecture:
-            if platforms.rank(config.platform, platforms.host()) is None:
-                raise _no_platform(self.ref, where)
+        told = config.platform.os and config.platform.architecture
+        if told and platforms.rank(config.platform, platforms.host()) is None:
+            raise _no_platform(self.ref, where)
 
 
 def _no_platform(ref: reference.Reference, where: str) -> FailedPrecondition:
@@ -144,9 +144,12 @@ def _fingerprint(auth: Auth | None) -> str:
     """Return a text that is equal for equal credentials and tells nothing about them."""
     if auth is None:
         return ""
-    credential = authentication.credential_for(auth, "") if not auth.server_address else None
-    fields = (auth.username, auth.password, auth.auth, auth.server_address, auth.identity_token, auth.registry_token)
-    return "" if credential is None and not any(fields) else hashlib.sha256("\0".join(fields).encode()).hexdigest()
-
-
-Stream = AsyncGenerator[bytes, None]
+    fields = (
+        auth.username,
+        auth.password,
+        auth.auth,
+        auth.server_address,
+        auth.identity_token,
+        auth.registry_token,
+    )
+    return hashlib.sha256("\0".join(fields).encode()).hexdigest()

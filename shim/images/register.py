@@ -7,12 +7,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shim.errors import InvalidArgument, NotFound, ResourceExhausted
-from shim.images import digest, manifest
+from shim.errors import NotFound, ResourceExhausted
+from shim.images import digest
 from shim.images.blobs import BlobStore
 from shim.images.catalog import Catalog, LayerRecord, Record
 from shim.images.ingest import NO_ROOM, Ingest, LayerJob
 from shim.images.layers import LayerStore
+from shim.images.manifest import Config
 from shim.images.progress import Report
 from shim.images.snapshots import Snapshots
 from shim.images.threads import Threads
@@ -35,7 +36,7 @@ class Found:
     id: str
     manifest: str
     layers: Sequence[Descriptor]
-    config: manifest.Config
+    config: Config
     size_bytes: int
     documents: Mapping[str, bytes]
     repo_digest: str = ""
@@ -109,22 +110,20 @@ class Register:
         """Remove an image with all its names. Idempotent: what is not here is removed."""
         try:
             image = self._catalog.resolve(text)
-        except (NotFound, InvalidArgument) as error:
-            if isinstance(error, InvalidArgument):
-                raise
+        except NotFound:
             return
         async with self._changing:
             await self._threads.run(self._catalog.remove, image.id)
             await self._threads.run(self._collect_blobs)
-        await self.collect()
+        await self._threads.run(self.collect)
 
-    async def collect(self) -> None:
-        """Remove layers that neither an image nor a container needs."""
+    def collect(self) -> None:
+        """Remove layers that neither an image nor a container needs. Blocking; from any thread."""
         with self._layers.lock:
             needed = {chain_id for image in self._catalog.images() for chain_id in image.chain_ids}
             gone = self._layers.collect(needed | self._snapshots.needed())
         for directory in gone:
-            await self._threads.run(self._layers.discard, directory)
+            self._layers.discard(directory)
 
     def _collect_blobs(self) -> None:
         needed = {name for record in self._catalog.records() for name in (record.id, *record.documents)}

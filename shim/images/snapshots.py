@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -47,6 +48,11 @@ class Snapshots:
         self._layers = layers
         self._chains: dict[str, tuple[str, ...]] = {}
         self._usage: dict[str, FilesystemUsage] = {}
+        self._released: Callable[[], None] = _nothing
+
+    def on_release(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called, in the same thread, when layers may have lost their last user."""
+        self._released = call
 
     def start(self) -> None:
         """Read what is there; a snapshot without record is of no use and removed."""
@@ -103,8 +109,9 @@ class Snapshots:
         """Remove a writable layer. Idempotent; the layers below stay until they are collected."""
         path = self._path(container_id)
         trees.remove_tree(path)
-        self._chains.pop(container_id, None)
         self._usage.pop(container_id, None)
+        if self._chains.pop(container_id, None) is not None:
+            self._released()
 
     def list(self) -> list[str]:
         """Return the ids of the containers that have one."""
@@ -127,15 +134,14 @@ class Snapshots:
             self._usage[container_id] = found
         return found
 
-    @property
-    def root(self) -> str:
-        """The directory of all snapshots."""
-        return self._root
-
     def _path(self, container_id: str) -> str:
         if not ids.is_id(container_id):
             raise InvalidArgument(f"{container_id[:80]!r} is no container id")
         return os.path.join(self._root, container_id)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _like(source: str | None, path: str) -> None:

@@ -9,14 +9,13 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from shim.errors import FailedPrecondition
 from shim.images import export
-from shim.images.archive import Loader
 from shim.images.blobs import BlobStore
 from shim.images.catalog import Catalog
 from shim.images.connections import Connections
 from shim.images.ingest import Ingest
 from shim.images.layers import LayerStore
+from shim.images.load import Loader
 from shim.images.progress import Report
 from shim.images.pull import Puller
 from shim.images.register import Register
@@ -37,8 +36,8 @@ _MEASURE_EVERY_S: Final = 10.0
 class ImageStore:
     """Images, their layers, and the writable layers of containers.
 
-    Make it, ``start`` it in the event loop, ``close`` it. Methods that are not coroutines answer from memory, but for
-    those that say that they block.
+    Make it, ``start`` it in the event loop, ``close`` it. Methods that are no coroutines answer from memory,
+    but for those that say that they block.
 
     Args:
         root: its directory; nobody else writes there.
@@ -60,11 +59,12 @@ class ImageStore:
         self._register = Register(
             self._catalog, self._layers, self._blobs, self._snapshots, ingest, self._threads
         )
+        self._snapshots.on_release(self._register.collect)
         self._puller = Puller(settings, self._connections, self._threads, self._register)
         self._loader = Loader(root, self._threads, self._register)
         self._measuring: asyncio.Task[None] | None = None
         self._cleaning: asyncio.Task[None] | None = None
-        self._containers = FilesystemUsage(0, self._snapshots.root, 0, 0)
+        self._containers = (0, 0)  # bytes and inodes of all writable layers
 
     @property
     def snapshots(self) -> Snapshots:
@@ -74,7 +74,7 @@ class ImageStore:
     async def start(self) -> None:
         """Read what is on disk and remove what a crash left; removal goes on in the background."""
         await self._threads.run(self._start)
-        await self._register.collect()
+        await self._threads.run(self._register.collect)
         self._cleaning = asyncio.ensure_future(self._threads.run(self._layers.empty_trash))
         self._measuring = asyncio.ensure_future(self._measure_forever())
 
@@ -87,7 +87,9 @@ class ImageStore:
         for image in self._catalog.images():
             missing = [chain_id for chain_id in image.chain_ids if not self._layers.has(chain_id)]
             if missing:
-                log.warning("image %s has lost layers (%s, …), it is removed; pull it again", image.id, missing[0])
+                log.warning(
+                    "image %s has lost layers (%s, …), it is removed; pull it again", image.id, missing[0]
+                )
                 self._catalog.remove(image.id)
 
     async def close(self) -> None:
@@ -122,13 +124,18 @@ class ImageStore:
         """
         await self._register.remove(text)
 
-    async def collect(self) -> None:
-        """Remove layers that nobody needs any more, such as after a container's snapshot was removed."""
-        await self._register.collect()
+    async def load(
+        self, path: str, name: str = "", *, pinned: bool = False, progress: Report | None = None
+    ) -> Sequence[Image]:
+        """Take the images out of an OCI layout (tar or directory) or docker archive; see ``load.Loader``.
 
-    async def load(self, path: str, *, pinned: bool = False, report: Report | None = None) -> Sequence[Image]:
-        """Take the images out of an OCI layout (tar or directory) or docker archive; see ``archive``."""
-        return await self._loader.load(path, pinned=pinned, report=report)
+        Args:
+            path: the archive, plain or compressed by gzip or zstd.
+            name: reference for an image that the archive gives no name.
+            pinned: keep them from the kubelet's garbage collection.
+            progress: hears of each layer.
+        """
+        return await self._loader.load(path, name, pinned=pinned, report=progress)
 
     async def save(self, names: Sequence[str], path: str) -> None:
         """Write images to a tar file that is an OCI layout and a docker archive at once; see ``export``."""
@@ -149,14 +156,15 @@ class ImageStore:
         return self._layers.read_file(image.chain_ids, path, _MAX_READ_BYTES)
 
     async def fs_usage(self) -> FilesystemUsage:
-        """Return what images take, from counters."""
+        """Return what images (from counters) and writable layers (measured in the background) take."""
         used, inodes = self._layers.usage()
         documents = sum(len(record.documents) for record in self._catalog.records())
-        return FilesystemUsage(time.time_ns(), self._root, used + 4096 * documents, inodes + documents)
-
-    async def container_fs_usage(self) -> FilesystemUsage:
-        """Return what the writable layers take, as measured a few seconds ago."""
-        return self._containers
+        return FilesystemUsage(
+            time.time_ns(),
+            self._root,
+            used + 4096 * documents + self._containers[0],
+            inodes + documents + self._containers[1],
+        )
 
     async def _measure_forever(self) -> None:
         while True:
@@ -164,15 +172,5 @@ class ImageStore:
             for container_id in self._snapshots.list():
                 found = await self._threads.run(self._snapshots.measure, container_id)
                 used, inodes = used + found.used_bytes, inodes + found.inodes_used
-            self._containers = FilesystemUsage(time.time_ns(), self._snapshots.root, used, inodes)
+            self._containers = (used, inodes)
             await asyncio.sleep(_MEASURE_EVERY_S)
-
-
-def check_root(path: str) -> None:
-    """Refuse a place for the store where overlayfs or its marks cannot work.
-
-    Raises:
-        FailedPrecondition: with what to do.
-    """
-    if not os.access(path, os.W_OK):
-        raise FailedPrecondition(f"cannot write to {path}: give the daemon a root directory on a local disk")

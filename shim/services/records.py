@@ -8,13 +8,14 @@ disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from shim.errors import NotFound
 from shim.model.container import ContainerMetadata, ContainerSpec, ContainerStatus
 from shim.model.sandbox import SandboxMetadata, SandboxSpec, SandboxStatus
 from shim.services.pools import Pool
 from shim.services.views import ContainerView, SandboxView
+from shim.store.containers import ContainerStore
+from shim.store.sandboxes import SandboxStore
 
 
 class Records:
@@ -25,17 +26,33 @@ class Records:
         self._containers = containers
         self._pool = pool
 
+    # Reading
+
+    def is_known(self, id_: str) -> bool:
+        """Tell whether a whole id is a sandbox's or a container's."""
+        return self.has_container(id_) or self._sandboxes.resolve_prefix(id_) == id_
+
+    def has_container(self, id_: str) -> bool:
+        """Tell whether a whole id is a container's."""
+        return self._containers.resolve_prefix(id_) == id_
+
     def resolve_sandbox(self, prefix: str) -> str | None:
         """Return the id that a prefix stands for; None if it is none's, or several's."""
+        return self._sandboxes.resolve_prefix(prefix)
 
     def resolve_container(self, prefix: str) -> str | None:
         """Return the id that a prefix stands for; None if it is none's, or several's."""
+        return self._containers.resolve_prefix(prefix)
 
     def find_sandbox(self, prefix: str) -> SandboxView | None:
         """Return the sandbox with this id or unique prefix of an id; None if there is none."""
+        id_ = self.resolve_sandbox(prefix)
+        return SandboxView(*self._sandboxes.get(id_)) if id_ is not None else None
 
     def find_container(self, prefix: str) -> ContainerView | None:
         """Return the container with this id or unique prefix of an id; None if there is none."""
+        id_ = self.resolve_container(prefix)
+        return ContainerView(*self._containers.get(id_)) if id_ is not None else None
 
     def sandbox(self, prefix: str) -> SandboxView:
         """Return the sandbox with this id or unique prefix of an id.
@@ -58,3 +75,84 @@ class Records:
         if view is None:
             raise NotFound("container", prefix)
         return view
+
+    def sandbox_by_name(self, name: SandboxMetadata) -> SandboxView | None:
+        """Return the sandbox of this pod and attempt; None if there is none."""
+        id_ = self._sandboxes.by_name((name.name, name.namespace, name.uid, name.attempt))
+        return self.find_sandbox(id_) if id_ is not None else None
+
+    def container_by_name(self, sandbox_id: str, name: ContainerMetadata) -> ContainerView | None:
+        """Return the container of this sandbox, name and attempt; None if there is none."""
+        id_ = self._containers.by_name((sandbox_id, name.name, name.attempt))
+        return self.find_container(id_) if id_ is not None else None
+
+    def sandboxes(self) -> Iterator[SandboxView]:
+        """Return all sandboxes as they are now."""
+        return (SandboxView(spec, status) for spec, status in self._sandboxes.list())
+
+    def containers(self) -> Iterator[ContainerView]:
+        """Return all containers as they are now."""
+        return (ContainerView(spec, status) for spec, status in self._containers.list())
+
+    def containers_of(self, sandbox_id: str) -> list[ContainerView]:
+        """Return the containers of a sandbox, by its whole id."""
+        return [view for view in self.containers() if view.spec.sandbox_id == sandbox_id]
+
+    # Writing
+
+    async def load(self) -> list[str]:
+        """Read all records; return a sentence for each that could not be read and was set aside."""
+        complaints = await self._pool.run(self._sandboxes.load_all)
+        return complaints + await self._pool.run(self._containers.load_all)
+
+    async def create_sandbox(self, spec: SandboxSpec, status: SandboxStatus) -> None:
+        """Write a new sandbox down."""
+        await self._pool.run(self._sandboxes.create, spec, status)
+
+    async def create_container(self, spec: ContainerSpec, status: ContainerStatus) -> None:
+        """Write a new container down."""
+        await self._pool.run(self._containers.create, spec, status)
+
+    async def update_sandbox(
+        self, id_: str, change: Callable[[SandboxStatus], SandboxStatus]
+    ) -> SandboxStatus | None:
+        """Replace the status by what ``change`` makes of it; return it, or None if the sandbox is gone."""
+        return await self._pool.run(self._change_sandbox, id_, change)
+
+    async def update_container(
+        self, id_: str, change: Callable[[ContainerStatus], ContainerStatus]
+    ) -> ContainerStatus | None:
+        """Replace the status by what ``change`` makes of it; return it, or None if the container is gone."""
+        return await self._pool.run(self._change_container, id_, change)
+
+    async def remove_sandbox(self, id_: str) -> None:
+        """Remove a record with its directory. Idempotent."""
+        await self._pool.run(self._sandboxes.remove, id_)
+
+    async def remove_container(self, id_: str) -> None:
+        """Remove a record with its directory. Idempotent."""
+        await self._pool.run(self._containers.remove, id_)
+
+    def _change_sandbox(
+        self, id_: str, change: Callable[[SandboxStatus], SandboxStatus]
+    ) -> SandboxStatus | None:
+        try:
+            _, before = self._sandboxes.get(id_)
+        except NotFound:
+            return None
+        after = change(before)
+        if after != before:
+            self._sandboxes.set_status(id_, after)
+        return after
+
+    def _change_container(
+        self, id_: str, change: Callable[[ContainerStatus], ContainerStatus]
+    ) -> ContainerStatus | None:
+        try:
+            _, before = self._containers.get(id_)
+        except NotFound:
+            return None
+        after = change(before)
+        if after != before:
+            self._containers.set_status(id_, after)
+        return after

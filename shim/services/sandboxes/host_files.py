@@ -9,6 +9,10 @@ from shim.kernel import files
 from shim.model.sandbox import DnsConfig, SandboxConfig
 from shim.model.security import NamespaceMode
 
+HOSTS: Final = "hosts"
+HOSTNAME: Final = "hostname"
+RESOLV_CONF: Final = "resolv.conf"
+
 _DEFAULT_HOSTS: Final = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
@@ -30,15 +34,19 @@ def pod_hostname(config: SandboxConfig, node_hostname: str) -> str:
     return config.hostname or node_hostname
 
 
-def write(config: SandboxConfig, hostname: str, *, hosts: str, hostname_file: str, resolv_conf: str) -> None:
-    """Write the three files; without a DNS configuration the node's resolv.conf is copied.
+def write(config: SandboxConfig, hostname: str, directory: str) -> None:
+    """Write the three files into ``directory``; without a DNS configuration the node's resolv.conf is copied.
 
     Blocking. They need not survive a crash: a sandbox that is being made is thrown away then.
     """
-    files.write_atomic(hosts, _read("/etc/hosts") or _DEFAULT_HOSTS, mode=0o644)
-    files.write_atomic(hostname_file, hostname.encode() + b"\n", mode=0o644)
-    text = format_resolv_conf(config.dns) if config.dns is not None else b""
-    files.write_atomic(resolv_conf, text or _read("/etc/resolv.conf"), mode=0o644)
+    resolv_conf = format_resolv_conf(config.dns) if config.dns is not None else b""
+    _write(directory, HOSTS, _read("/etc/hosts") or _DEFAULT_HOSTS)
+    _write(directory, HOSTNAME, hostname.encode() + b"\n")
+    _write(directory, RESOLV_CONF, resolv_conf or _read("/etc/resolv.conf"))
+
+
+def _write(directory: str, name: str, data: bytes) -> None:
+    files.write_atomic(os.path.join(directory, name), data, mode=0o644)
 
 
 def _read(path: str) -> bytes:

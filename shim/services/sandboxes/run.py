@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+from typing import Final
 
 from shim.errors import AlreadyExists, Unimplemented
 from shim.model import ids
@@ -11,15 +13,16 @@ from shim.model.network import NetworkResult
 from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec, SandboxState, SandboxStatus
 from shim.model.security import NamespaceMode
 from shim.services.node import Node
-from shim.services.sandboxes import host_files, namespaces, pod_init, teardown
+from shim.network.plugin import SetupRequest
+from shim.services.sandboxes import host_files, namespace_process, namespaces, teardown
+from shim.services.sandboxes.teardown import HOST_NETWORK
 from shim.services.undo import Undo
 from shim.services.validate import sandbox as checks
 from shim.services.views import SandboxView
 
 log = logging.getLogger(__name__)
 
-HOST_NETWORK = "host"
-_UNDO_TIMEOUT_S = 60.0
+_UNDO_TIMEOUT_S: Final = 120.0  # longer than all steps of a teardown, each of which has a time of its own
 
 
 async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str = "") -> str:
@@ -55,7 +58,7 @@ def _what(metadata: SandboxMetadata) -> str:
 async def _find_or_make(node: Node, config: SandboxConfig, handler: str) -> str:
     there = node.records.sandbox_by_name(config.metadata)
     if there is not None and not there.status.ready_at_ns:
-        await teardown.discard(node, there.spec.id)  # an earlier try that failed and could not be undone then
+        await teardown.try_again(node, there.spec.id)  # an earlier try, which could not be undone then
         there = node.records.sandbox_by_name(config.metadata)
     if there is not None:
         return _collect(there, config, handler)
@@ -79,9 +82,9 @@ async def _make(node: Node, config: SandboxConfig, handler: str) -> str:
     try:
         async with node.locks.hold(id_), Undo(f"sandbox {id_}", _UNDO_TIMEOUT_S) as undo:
             await node.records.create_sandbox(spec, SandboxStatus(boot_id=node.boot_id))
-            undo.push("everything", lambda: teardown.discard_locked(node, id_))
+            undo.push("everything", lambda: teardown.discard(node, spec))
             network = await _build(node, spec)
-            await node.records.update_sandbox(id_, lambda status: _ready(node, spec, status, network))
+            await node.records.update_sandbox(id_, lambda status: _ready(spec, status, network, node.now_ns()))
             undo.keep()
     finally:
         node.making.discard(id_)
@@ -101,20 +104,53 @@ def plan_spec(node: Node, config: SandboxConfig, handler: str) -> SandboxSpec:
         cgroup_driver=node.cgroups.driver,
         cgroup_parent=node.cgroups.parent(config.cgroup_parent),
         network=HOST_NETWORK if host_network else node.networks.kind(),
-        pins=namespaces.plan_pins(node, id_, config.security.namespaces),
+        pins=namespaces.plan_pins(
+            node.layout, node.settings.netns_dir, id_, config.security.namespaces
+        ),
     )
 
 
 async def _build(node: Node, spec: SandboxSpec) -> NetworkResult | None:
     """Make what the spec names, in the order in which each needs the one before."""
-    await node.pools.files.run(_write_files, node, spec)
-    netlink_fd = await namespaces.make(node, spec)
+    await node.pools.files.run(_make_files, node, spec)
+    fds = await namespace_process.make(node, spec)
     try:
-        network = None
-        if spec.network != HOST_NETWORK:
-            network = await node.networks.get(spec.network).setup(_network_request(node, spec, netlink_fd))
+        if spec.network == HOST_NETWORK:
+            return None
+        return await node.networks.get(spec.network).setup(_network_request(spec, fds.get("netlink")))
     finally:
-        ...
-    if "pid" in spec.pins:
-        await pod_init.start(node, spec)
-    return network
+        for fd in fds.values():
+            os.close(fd)
+
+
+def _make_files(node: Node, spec: SandboxSpec) -> None:
+    """Make what others are going to open or mount on. Blocking."""
+    layout, config = node.layout, spec.config
+    directory = layout.sandbox(spec.id)
+    host_files.write(config, host_files.pod_hostname(config, node.settings.hostname), directory)
+    if config.log_directory:
+        os.makedirs(config.log_directory, 0o755, exist_ok=True)
+    namespaces.make_places(layout, spec)
+
+
+def _network_request(spec: SandboxSpec, netlink_fd: int | None) -> SetupRequest:
+    config = spec.config
+    return SetupRequest(
+        sandbox_id=spec.id,
+        name=config.metadata.name,
+        namespace=config.metadata.namespace,
+        uid=config.metadata.uid,
+        netns_path=spec.pins["net"],
+        netlink_fd=netlink_fd,
+        port_mappings=tuple(mapping for mapping in config.port_mappings if mapping.host_port),
+        hostname=config.hostname,
+        annotations=config.annotations,
+        labels=config.labels,
+    )
+
+
+def _ready(spec: SandboxSpec, status: SandboxStatus, network: NetworkResult | None, now_ns: int) -> SandboxStatus:
+    config = spec.config
+    return dataclasses.replace(
+        status, ready_at_ns=now_ns, network=network, overhead=config.overhead, resources=config.resources
+    )

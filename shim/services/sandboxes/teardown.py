@@ -19,7 +19,7 @@ from shim.model.container import ContainerState
 from shim.model.sandbox import SandboxSpec, SandboxStatus
 from shim.services.containers.stop import stop_container
 from shim.services.node import Node
-from shim.services.sandboxes import namespaces, pod_init
+from shim.services.sandboxes import namespace_process
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ async def _tear_down_network(node: Node, spec: SandboxSpec) -> None:
 # In this order: processes first, so that nothing uses the network; the network while its namespace is there.
 STEPS: Final[tuple[tuple[str, Step], ...]] = (
     ("containers", _stop_containers),
-    ("init", pod_init.stop),
+    ("init", namespace_process.stop_init),
     ("network", _tear_down_network),
-    ("namespaces", namespaces.remove),
+    ("namespaces", namespace_process.unpin),
 )
 
 
@@ -85,8 +85,6 @@ async def discard(node: Node, spec: SandboxSpec) -> None:
 
 async def forget(node: Node, spec: SandboxSpec) -> None:
     """Remove directories, cgroup and record of a sandbox that is taken apart."""
-    await pod_init.remove_cgroup(node, spec)
-    await node.pools.files.run(namespaces.remove_directory, node, spec.id)
     await node.records.remove_sandbox(spec.id)
 
 

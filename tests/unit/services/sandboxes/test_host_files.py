@@ -23,7 +23,7 @@ def test_on_the_host_network_the_hostname_is_the_nodes() -> None:
 def test_the_three_files_are_written(tmp_path: Path) -> None:
     hosts, hostname, resolv = (str(tmp_path / name) for name in ("hosts", "hostname", "resolv.conf"))
     config = SandboxConfig(METADATA, dns=DnsConfig(("1.1.1.1",)))
-    host_files.write(config, "web", hosts=hosts, hostname_file=hostname, resolv_conf=resolv)
+    host_files.write(config, "web", str(tmp_path))
     assert b"localhost" in Path(hosts).read_bytes()
     assert Path(hostname).read_bytes() == b"web\n"
     assert Path(resolv).read_bytes() == b"nameserver 1.1.1.1\n"
