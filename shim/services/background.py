@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FIRST_DELAY_S: Final = 1.0
 LONGEST_DELAY_S: Final = 300.0
@@ -26,8 +28,12 @@ class Background:
         self._retries: dict[str, asyncio.Task[Any]] = {}
         self._sleep = sleep
 
-    def start(self, what: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def start(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
         """Run ``work``; its error is logged with ``what`` as subject."""
+        _ = self.task(what, work)
+
+    def task(self, what: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run ``work`` as ``start`` does; return its task, for those who want to wait for it as well."""
         task = asyncio.create_task(work, name=what)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -37,7 +43,7 @@ class Background:
         """Call ``work`` after growing pauses until it returns True; once at a time for ``what``."""
         if what in self._retries:
             return
-        task = self.start(what, self._keep_trying(work, what))
+        task = self.task(what, self._keep_trying(work, what))
         self._retries[what] = task
         task.add_done_callback(lambda _: self._retries.pop(what, None))
 

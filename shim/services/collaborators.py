@@ -1,29 +1,46 @@
-"""What the verbs need of the layers below, as protocols: a test brings its own, the daemon brings the real ones."""
+"""What the verbs need of the layers below, as protocols: a test can bring its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from shim.images.progress import Report
 from shim.model.cgroup import CgroupJoin
+from shim.model.container import ProcessRef
 from shim.model.image import Auth, Image
 from shim.model.mount import Rootfs
 from shim.model.resources import Resources
+from shim.model.sandbox import SandboxSpec
 from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
 from shim.network.plugin import Network, NetworkCondition
-from shim.supervisor.client import Child, ForkRequest
+from shim.services.views import ContainerView
 from shim.supervisor.protocol import ChildInfo
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cgroup that is ready for a process.
+
+    Attributes:
+        path: below the root of each hierarchy.
+        join: how the process enters it.
+        kill_dir: the cgroup2 directory by which all in it is killed; empty where it cannot be done that way.
+        oom: files that tell of the OOM killer, by the name the supervisor knows them by.
+    """
+
+    path: str
+    join: CgroupJoin
+    kill_dir: str = ""
+
+
 class Supervisor(Protocol):
-    """The parent of every process (``supervisor.client.SupervisorClient``)."""
+    """The parent of every process (``supervisor.client.SupervisorClient``), less what starts them."""
 
     @property
     def connected(self) -> bool:
         """Whether it answers just now; it is started again by itself."""
-
-    async def fork(self, request: ForkRequest) -> Child:
-        """Start a process; return when its program runs."""
 
     async def children(self) -> list[ChildInfo]:
         """Return all that it looks after."""
@@ -37,8 +54,23 @@ class Supervisor(Protocol):
     async def reopen_log(self, id_: str) -> None:
         """Open the log file of a container again."""
 
-    async def drain(self, id_: str) -> None:
-        """Return when what the container has written so far is in its log."""
+
+class Launcher(Protocol):
+    """Starts processes: plans them and has the supervisor fork them (``launcher``)."""
+
+    async def namespaces(self, spec: SandboxSpec) -> dict[str, int]:
+        """Make and pin the namespaces of a pod; return sockets opened inside, by name, to be closed."""
+
+    async def init(self, spec: SandboxSpec, place: Place) -> None:
+        """Start the first process of a pod's PID namespace, and pin that."""
+
+    async def container(self, sandbox: SandboxSpec, view: ContainerView, place: Place) -> ProcessRef:
+        """Start a container; return when its program runs."""
+
+    async def exec(
+        self, view: ContainerView, exec_id: str, argv: tuple[str, ...], place: Place
+    ) -> dict[str, int]:
+        """Start a process in a container; return the read ends of its output, by name, to be closed."""
 
 
 class Snapshots(Protocol):
@@ -53,6 +85,9 @@ class Snapshots(Protocol):
     def list(self) -> list[str]:
         """Return the ids of the containers that have one."""
 
+    def usage(self, container_id: str) -> FilesystemUsage | None:
+        """Return what a writable layer took when it was last measured."""
+
 
 class Images(Protocol):
     """The image store (``images.store.ImageStore``)."""
@@ -61,29 +96,37 @@ class Images(Protocol):
     def snapshots(self) -> Snapshots:
         """Writable layers."""
 
-    async def pull(self, reference: str, auth: Auth | None, *, handler: str = "") -> Image:
+    async def pull(
+        self, reference: str, auth: Auth | None, *, progress: Report | None = None, handler: str = ""
+    ) -> Image:
         """Fetch an image."""
 
     def resolve(self, text: str) -> Image:
         """Return the image with this name, digest, id or prefix of an id."""
 
-    def list(self) -> list[Image]:
-        """Return all images."""
-
     async def remove(self, text: str) -> None:
         """Remove a name or an image. Idempotent."""
 
-    async def load(self, path: str) -> list[Image]:
+    async def load(self, path: str) -> Sequence[Image]:
         """Take in an archive."""
 
     async def save(self, names: Sequence[str], path: str) -> None:
         """Write an archive."""
 
+    async def collect(self) -> None:
+        """Remove layers that nothing needs any more."""
+
     def read_file(self, image: Image, path: str) -> bytes | None:
         """Return a file of an image's layers; None if there is none. Blocking."""
 
     async def fs_usage(self) -> FilesystemUsage:
-        """Return what it takes on disk."""
+        """Return what images take on disk."""
+
+    async def container_fs_usage(self) -> FilesystemUsage:
+        """Return what writable layers take on disk."""
+
+    def list(self) -> list[Image]:
+        """Return all images."""
 
 
 class Cgroups(Protocol):
@@ -103,23 +146,26 @@ class Cgroups(Protocol):
     def path(self, parent: str, id_: str) -> str:
         """Return the cgroup of a container or pod init. Pure."""
 
-    def create(self, path: str, resources: Resources) -> CgroupJoin:
+    def create(self, path: str, resources: Resources) -> Place:
         """Make a cgroup with its limits."""
 
     def update(self, path: str, resources: Resources) -> None:
         """Change the limits that ``resources`` gives."""
 
-    def create_exec(self, path: str, number: int) -> tuple[CgroupJoin, str]:
-        """Make the cgroup of an exec; return how to enter it and the directory that kills it."""
+    def create_exec(self, path: str, number: int) -> Place:
+        """Make the cgroup of an exec below a container's; where it cannot be made: the container's own."""
 
-    def kill_dir(self, path: str) -> str:
-        """Return the tracking directory of a cgroup. Pure."""
+    def remove_exec(self, path: str, number: int) -> bool:
+        """Remove the cgroup of an exec unless something runs in it; return whether it is gone."""
 
     def kill(self, path: str) -> None:
         """Kill every process in a cgroup. Idempotent."""
 
     def remove(self, path: str) -> None:
-        """Remove a cgroup with those below it. Idempotent."""
+        """Remove a cgroup with those below it, and parents of ours that nothing is left in. Idempotent."""
+
+    def remove_unknown(self, known: frozenset[str]) -> None:
+        """Kill and remove cgroups below our own parent that belong to no id in ``known``."""
 
     def cpu(self, path: str) -> CpuStats:
         """Read CPU use."""

@@ -59,6 +59,7 @@ async def _container_ended(node: Node, record: ExitRecord) -> None:
 
 async def _init_ended(node: Node, record: ExitRecord) -> None:
     """A pod whose PID namespace has lost its init cannot run anything any more."""
+    node.inits.discard(record.id)
     view = node.records.find_sandbox(record.id)
     if view is not None and view.status.ready_at_ns and not view.status.stopped_at_ns:
         log.warning("the init of sandbox %s ended: it is not ready any more", record.id)

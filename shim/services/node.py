@@ -1,33 +1,31 @@
-"""The collaborators of the verbs, and the little that all verbs do with them."""
+"""The collaborators of the verbs, and what the verbs need of the configuration."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from shim.errors import AlreadyExists, InvalidArgument, NotFound
-from shim.model.container import ContainerStatus, ProcessRef
-from shim.model.sandbox import SandboxStatus
+from shim.errors import InvalidArgument
+from shim.model.container import ProcessRef
 from shim.services import processes
 from shim.services.background import Background
-from shim.services.collaborators import Cgroups, Images, Networks, Supervisor
+from shim.services.collaborators import Cgroups, Images, Launcher, Networks, Supervisor
 from shim.services.flights import Flights
 from shim.services.locks import Locks
 from shim.services.pools import Pools
-from shim.services.views import ContainerView, SandboxView
+from shim.services.records import Records
 from shim.services.waiters import Waiters
-from shim.store.containers import ContainerStore
 from shim.store.layout import Layout
-from shim.store.sandboxes import SandboxStore
 
 if TYPE_CHECKING:
     from shim.services.containers.stopping import Stopping
 
+DEFAULT_HANDLER: Final = "cri-shim"
 DEFAULT_EXEC_OUTPUT_BYTES: Final = (
     8 * 1024 * 1024
 )  # both streams: half of what a kubelet takes in one message
@@ -49,21 +47,32 @@ class Settings:
         hostname: of the node; what containers on the host network see.
         netns_dir: where network namespaces are pinned, as ``cri-shim-<sandbox id>``.
         handlers: the runtime handlers by name; the empty name in a request means ``default_handler``.
-        max_log_line_bytes: longer lines of output are split.
+        log_line_bytes: longer lines of output are split in a container's log.
         exec_output_bytes: how much output of one ExecSync is kept, both streams together.
         exec_drain_s: how long output is awaited after the end of an exec whose children keep the pipe.
-        start_timeout_s: how long a process may take from fork to execve; a host path on a dead file server
-            ends there.
+        nofile_soft, nofile_hard: limits of open files in a container.
     """
 
     hostname: str
     netns_dir: str = "/run/netns"
-    handlers: Mapping[str, HandlerFeatures] = MappingProxyType({"cri-shim": HandlerFeatures()})
-    default_handler: str = "cri-shim"
-    max_log_line_bytes: int = 16 * 1024
+    handlers: Mapping[str, HandlerFeatures] = MappingProxyType({DEFAULT_HANDLER: HandlerFeatures()})
+    default_handler: str = DEFAULT_HANDLER
+    log_line_bytes: int = 16 * 1024
     exec_output_bytes: int = DEFAULT_EXEC_OUTPUT_BYTES
     exec_drain_s: float = 0.2
-    start_timeout_s: float = 60.0
+    nofile_soft: int = 1024
+    nofile_hard: int = 524288
+
+    def check_handler(self, name: str) -> None:
+        """Check that there is a runtime handler of this name; the empty name is the default one.
+
+        Raises:
+            InvalidArgument: there is none; the text names those there are.
+        """
+        if name and name not in self.handlers:
+            raise InvalidArgument(
+                f"no runtime handler {name!r} is configured; there are: {', '.join(sorted(self.handlers))}"
+            )
 
 
 @dataclass
@@ -72,7 +81,9 @@ class Node:
 
     Attributes:
         making: ids of sandboxes that are being made; no list shows them.
+        inits: ids of sandboxes whose init runs.
         stops: the stops under way, by container id.
+        exec_numbers: numbers for the cgroups of execs, never the same twice in the life of a daemon.
         send_signal: sends a signal to a process, if it is still the same one.
     """
 
@@ -84,6 +95,7 @@ class Node:
     networks: Networks
     cgroups: Cgroups
     supervisor: Supervisor
+    launcher: Launcher
     pools: Pools
     locks: Locks = field(default_factory=Locks)
     flights: Flights = field(default_factory=Flights)
@@ -91,5 +103,13 @@ class Node:
     waiters: Waiters = field(default_factory=Waiters)
     stops: dict[str, tuple[Stopping, asyncio.Task[None]]] = field(default_factory=dict)
     making: set[str] = field(default_factory=set)
+    inits: set[str] = field(default_factory=set)
+    exec_numbers: Iterator[int] = field(default_factory=lambda: itertools.count(time.time_ns()))
     now_ns: Callable[[], int] = time.time_ns
     send_signal: Callable[[ProcessRef, int], None] = processes.send_signal
+
+    async def close(self) -> None:
+        """End what is under way, in the order in which one thing needs the other; containers go on."""
+        await self.flights.close()
+        await self.background.close()
+        await asyncio.to_thread(self.pools.close)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import posixpath
 
 from shim.errors import AlreadyExists, FailedPrecondition
 from shim.model import ids
 from shim.model.container import ContainerConfig, ContainerMetadata, ContainerSpec, ContainerStatus
 from shim.model.image import Image
+from shim.model.mount import Rootfs
 from shim.model.sandbox import SandboxConfig, SandboxState
+from shim.services import host_files
 from shim.services.containers import identity, process, signals
 from shim.services.node import Node
-from shim.services.sandboxes import host_files
 from shim.services.undo import Undo
 from shim.services.validate import container as checks
 from shim.services.views import ContainerView, SandboxView
@@ -25,8 +27,8 @@ async def create_container(
 ) -> str:
     """Make a container in a sandbox and return its id.
 
-    A retry with the same name and an equal configuration joins the call under way, or collects the result of one
-    whose caller left before the answer.
+    A retry with the same name and an equal configuration joins the call under way, or collects the result
+    of one whose caller left before the answer.
 
     Args:
         node: where.
@@ -75,6 +77,37 @@ async def _find_or_make(node: Node, sandbox_id: str, config: ContainerConfig) ->
         undo.keep()
     log.info("container %s is made: %s", spec.id, _what(config.metadata, sandbox))
     return spec.id
+
+
+def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: Image) -> ContainerSpec:
+    """Return the spec but for its root file system. Blocking: it reads files of the image."""
+    id_ = ids.new_id()
+    passwd = node.images.read_file(image, "/etc/passwd") or b""
+    group = node.images.read_file(image, "/etc/group") or b""
+    user, home = identity.resolve(config.security, image.config.user, passwd, group)
+    hostname = host_files.pod_hostname(sandbox.spec.config, node.settings.hostname)
+    env = process.resolve_env(config, image.config, hostname)
+    return ContainerSpec(
+        id=id_,
+        sandbox_id=sandbox.spec.id,
+        config=config,
+        image_id=image.id,
+        image_ref=image.repo_digests[0] if image.repo_digests else image.id,
+        user=user,
+        log_path=log_path(sandbox.spec.config.log_directory, config.log_path),
+        cgroup=node.cgroups.path(sandbox.spec.cgroup_parent, id_),
+        stop_signal=signals.stop_signal(config.stop_signal, image.config.stop_signal),
+        rootfs=Rootfs((), "", ""),
+        argv=process.resolve_argv(config, image.config),
+        cwd=process.resolve_cwd(config, image.config),
+        env=process.add_home(env, home),
+        created_at_ns=node.now_ns(),
+    )
+
+
+def log_path(directory: str, path: str) -> str:
+    """Return the absolute path of the log; empty, for no log, unless both parts are given."""
+    return posixpath.join(directory, path) if directory and path else ""
 
 
 def _ready_sandbox(node: Node, sandbox_id: str) -> SandboxView:

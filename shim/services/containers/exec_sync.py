@@ -8,7 +8,6 @@ import logging
 from shim.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from shim.model import ids
 from shim.model.container import ContainerState, ExitRecord
-from shim.services.containers import exec_plan
 from shim.services.containers.capture import Capture
 from shim.services.node import Node
 from shim.services.validate import container as checks
@@ -20,10 +19,10 @@ log = logging.getLogger(__name__)
 async def exec_sync(node: Node, id_: str, cmd: tuple[str, ...], timeout_s: float = 0) -> ExecResult:
     """Run ``cmd`` to its end in a container.
 
-    Output beyond ``settings.exec_output_bytes`` (both streams together) is read and dropped, so that the command goes
-    on and the answer fits into a kubelet's message. When the command ends, its output is taken for a short time
-    more; what children in the background write later is lost. On timeout, or when the caller leaves, the command and
-    everything it started is killed.
+    Output beyond ``settings.exec_output_bytes`` (both streams together) is read and dropped, so that the
+    command goes on and the answer fits into a kubelet's message. When the command ends, its output is taken
+    for a short time more; what children in the background write later is lost. On timeout, or when the
+    caller leaves, the command and everything it started is killed.
 
     Args:
         node: where.
@@ -55,3 +54,55 @@ async def exec_sync(node: Node, id_: str, cmd: tuple[str, ...], timeout_s: float
         )
     finally:
         abandoned.set()
+
+
+async def _run(
+    node: Node,
+    view: ContainerView,
+    exec_id: str,
+    cmd: tuple[str, ...],
+    timeout_s: float,
+    abandoned: asyncio.Event,
+) -> ExecResult:
+    """Runs in a task of its own, so that what was started is ended and put away whoever leaves."""
+    deadline = asyncio.get_running_loop().time() + timeout_s if timeout_s > 0 else None
+    number = next(node.exec_numbers)
+    place = await node.pools.cgroups.run(node.cgroups.create_exec, view.spec.cgroup, number)
+    exited = node.waiters.expect(exec_id)
+    try:
+        outputs = await node.launcher.exec(view, exec_id, cmd, place)
+        capture = Capture(outputs, node.settings.exec_output_bytes)
+        try:
+            if not await _ended(exited, abandoned, deadline):
+                await node.supervisor.kill(exec_id)
+                await exited
+                raise DeadlineExceeded(
+                    f"exec in container {view.spec.id!r} took longer than {timeout_s:g} s; it is killed"
+                )
+            await capture.finish(node.settings.exec_drain_s)
+        finally:
+            capture.close()
+    finally:
+        node.waiters.drop(exec_id)
+        node.background.start(
+            f"removal of the cgroup of exec {exec_id}",
+            node.pools.cgroups.run(node.cgroups.remove_exec, view.spec.cgroup, number),
+        )
+    if capture.dropped_bytes:
+        log.warning("exec in container %s: %d bytes of output dropped", view.spec.id, capture.dropped_bytes)
+    return ExecResult(
+        capture.output("stdout"), capture.output("stderr"), exited.result().exit_code, capture.dropped_bytes
+    )
+
+
+async def _ended(
+    exited: asyncio.Future[ExitRecord], abandoned: asyncio.Event, deadline: float | None
+) -> bool:
+    """Wait for the first of: the end, the caller's leave, the deadline; tell whether it was the end."""
+    left = asyncio.ensure_future(abandoned.wait())
+    timeout_s = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0)
+    try:
+        await asyncio.wait((exited, left), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        left.cancel()
+    return exited.done()

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 async def remove_container(node: Node, id_: str) -> None:
-    """Remove a container with its writable layer; one that runs is killed first. Its log stays: it is the caller's.
+    """Remove a container with its writable layer; one that runs is killed first. Its log stays.
 
     Idempotent: a container that is unknown is removed already. It goes on when the caller leaves.
     """

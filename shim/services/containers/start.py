@@ -9,13 +9,10 @@ from shim.errors import FailedPrecondition, ShimError
 from shim.model.container import ContainerStatus, ProcessRef
 from shim.model.lifecycle import next_container_state
 from shim.model.sandbox import SandboxState
-from shim.services.containers import container_plan
 from shim.services.exit_reasons import START_ERROR, START_ERROR_EXIT_CODE
 from shim.services.node import Node
 from shim.services.undo import Undo
 from shim.services.views import ContainerView, SandboxView
-from shim.supervisor.client import Child, ForkRequest
-from shim.supervisor.protocol import CONTAINER, LogConfig
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +20,8 @@ log = logging.getLogger(__name__)
 async def start_container(node: Node, id_: str) -> None:
     """Start the program of a container; return when it runs.
 
-    A retry joins the start under way. A start that fails leaves the container EXITED with reason ``StartError``.
+    A retry joins the start under way. A start that fails leaves the container EXITED with reason
+    ``StartError``.
 
     Raises:
         NotFound: no container has this id or prefix.
@@ -48,34 +46,26 @@ async def _start_locked(node: Node, id_: str) -> None:
                 f"cannot start container {id_!r}: its sandbox {sandbox.spec.id!r} is NOTREADY"
             )
         try:
-            child = await _start(node, sandbox, view)
+            process = await _start(node, sandbox, view)
         except (ShimError, OSError) as error:
             text = str(error)
             await node.records.update_container(id_, lambda status: _failed(node, status, text))
             await node.supervisor.forget(id_)
             raise
-        process = ProcessRef(child.pid, child.start_time, node.boot_id)
         await node.records.update_container(
             id_, lambda status: dataclasses.replace(status, started_at_ns=node.now_ns(), process=process)
         )
-    log.info("container %s runs: pid %d", id_, child.pid)
+    log.info("container %s runs: pid %d", id_, process.pid)
 
 
-async def _start(node: Node, sandbox: SandboxView, view: ContainerView) -> Child:
-    spec, status = view.spec, view.status
-    async with Undo(f"start of container {spec.id}") as undo:
-        undo.push("cgroup", lambda: node.pools.cgroups.run(node.cgroups.remove, spec.cgroup))
-        join = await node.pools.cgroups.run(node.cgroups.create, spec.cgroup, status.resources)
-        plan = await node.pools.plans.run(container_plan.build, node, sandbox, view, join)
-        child = await node.supervisor.fork(
-            ForkRequest(
-                id=spec.id,
-                kind=CONTAINER,
-                plan=plan,
-            )
-        )
+async def _start(node: Node, sandbox: SandboxView, view: ContainerView) -> ProcessRef:
+    cgroup = view.spec.cgroup
+    async with Undo(f"start of container {view.spec.id}") as undo:
+        undo.push("cgroup", lambda: node.pools.cgroups.run(node.cgroups.remove, cgroup))
+        place = await node.pools.cgroups.run(node.cgroups.create, cgroup, view.status.resources)
+        process = await node.launcher.container(sandbox.spec, view, place)
         undo.keep()
-    return child
+    return process
 
 
 def _failed(node: Node, status: ContainerStatus, message: str) -> ContainerStatus:

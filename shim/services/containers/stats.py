@@ -46,4 +46,4 @@ def _measure(node: Node, view: ContainerView) -> ContainerStatsView:
 
 
 def _writable_layer(node: Node, view: ContainerView) -> FilesystemUsage | None:
-    return node.images.writable_layer_usage(view.spec.id)
+    return node.images.snapshots.usage(view.spec.id)

@@ -18,7 +18,8 @@ async def stop_container(node: Node, id_: str, timeout_s: float) -> None:
     """Stop a container: its stop signal, a grace of ``timeout_s``, then SIGKILL to all that is in it.
 
     Idempotent: a container that is unknown or does not run is stopped already. All calls for one container
-    share one stop, with one stop signal; a call with less time left shortens it. It goes on when the callers leave.
+    share one stop, with one stop signal; a call with less time left shortens it. It goes on when the
+    callers leave.
 
     Args:
         node: where.
@@ -39,7 +40,7 @@ async def stop_container(node: Node, id_: str, timeout_s: float) -> None:
         stopping.shorten(timeout_s)
     else:
         stopping = _stopping(node, view, timeout_s)
-        task = node.background.start(f"stop of container {id_}", stopping.run())
+        task = node.background.task(f"stop of container {id_}", stopping.run())
         node.stops[id_] = (stopping, task)
         task.add_done_callback(lambda _: node.stops.pop(id_, None))
     await asyncio.shield(task)

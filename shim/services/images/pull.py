@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from shim.images.progress import Report
 from shim.model.image import Auth, ImageSpec
 from shim.services.node import Node
 
 
-async def pull_image(node: Node, image: ImageSpec, auth: Auth | None = None) -> str:
+async def pull_image(
+    node: Node, image: ImageSpec, auth: Auth | None = None, *, progress: Report | None = None
+) -> str:
     """Fetch an image and return its id.
 
     Raises:
@@ -15,4 +18,5 @@ async def pull_image(node: Node, image: ImageSpec, auth: Auth | None = None) -> 
         RegistryUnavailable: no registry answered.
     """
     node.settings.check_handler(image.runtime_handler)
-    return (await node.images.pull(image.image, auth, handler=image.runtime_handler)).id
+    fetched = await node.images.pull(image.image, auth, progress=progress, handler=image.runtime_handler)
+    return fetched.id

@@ -8,7 +8,7 @@ from shim.services.node import Node
 
 
 def image_status(node: Node, image: ImageSpec) -> Image | None:
-    """Return the image with this reference, id or prefix of an id, from memory alone; None if it is not here."""
+    """Return the image with this reference, id or prefix of an id, from memory; None if it is not here."""
     try:
         return node.images.resolve(image.image)
     except NotFound:

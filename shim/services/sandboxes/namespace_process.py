@@ -1,18 +1,55 @@
 """The processes behind a pod's namespaces: one that makes and pins them and ends, and one that stays.
 
-Only a pod whose containers share their PID namespace keeps a process, its init: a PID namespace lives only as long
-as its first process. It is in a cgroup of its own beside the containers', named by the sandbox's id.
+Only a pod whose containers share their PID namespace keeps a process, its init: a PID namespace lives only
+as long as its first process. It is in a cgroup of its own beside the containers', named by the sandbox's
+id.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 from shim.model.resources import Resources
 from shim.model.sandbox import SandboxSpec
 from shim.services.node import Node
-from shim.services.sandboxes import host_files, namespaces
-from shim.supervisor.protocol import INIT, NAMESPACES
+from shim.services.sandboxes import namespaces
 
-_INIT_OOM_SCORE_ADJ: Final = -998  # what the kubelet's own pods infrastructure has always been given
+
+def has_init(spec: SandboxSpec) -> bool:
+    """Tell whether the containers share a PID namespace, which needs an init."""
+    return "pid" in spec.pins
+
+
+async def make(node: Node, spec: SandboxSpec) -> dict[str, int]:
+    """Make and pin every namespace that the spec names, and start the init where there is to be one.
+
+    Returns:
+        Sockets that were opened inside, by name (``netlink``); they are the caller's.
+    """
+    fds = await node.launcher.namespaces(spec) if spec.pins else {}
+    if has_init(spec):
+        place = await node.pools.cgroups.run(node.cgroups.create, _cgroup(node, spec), Resources())
+        await node.launcher.init(spec, place)
+        node.inits.add(spec.id)
+    return fds
+
+
+async def stop_init(node: Node, spec: SandboxSpec) -> None:
+    """Kill the init, wait for its end, and remove its cgroup. Idempotent."""
+    if not has_init(spec):
+        return
+    await node.supervisor.kill(spec.id)
+    if spec.id in node.inits:
+        await asyncio.shield(node.waiters.expect(spec.id))
+    cgroup = _cgroup(node, spec)
+    await node.pools.cgroups.run(node.cgroups.kill, cgroup)
+    await node.pools.cgroups.run(node.cgroups.remove, cgroup)
+
+
+async def unpin(node: Node, spec: SandboxSpec) -> None:
+    """Unpin the namespaces, and unmount what the pod shared. Idempotent."""
+    await node.pools.files.run(namespaces.remove_places, node.layout, spec.id)
+
+
+def _cgroup(node: Node, spec: SandboxSpec) -> str:
+    return node.cgroups.path(spec.cgroup_parent, spec.id)

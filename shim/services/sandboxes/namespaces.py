@@ -1,8 +1,9 @@
 """The namespaces of a pod: where they are pinned, how they are made, how they go.
 
-A pin is a bind mount of a namespace on an empty file; as long as it is mounted the namespace lives, without any
-process in it. The network's pin lies where network plugins and ``ip netns`` look for it, and a symbolic link beside the
-other pins names it, so that it is found even when the record of its sandbox cannot be read any more.
+A pin is a bind mount of a namespace on an empty file; as long as it is mounted the namespace lives, without
+any process in it. The network's pin lies where network plugins and ``ip netns`` look for it, and a symbolic
+link beside the other pins names it, so that it is found even when the record of its sandbox cannot be read
+any more.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _PREFIX: Final = "cri-shim-"
 def plan_pins(layout: Layout, netns_dir: str, id_: str, options: NamespaceOptions) -> dict[str, str]:
     """Return where each namespace that the pod has for itself is going to be pinned. Pure.
 
-    A pod on the host network also has the node's host name, so no uts namespace. The pid namespace is the pod's only
-    where its containers share it.
+    A pod on the host network also has the node's host name, so no uts namespace. The pid namespace is the
+    pod's only where its containers share it.
     """
     pins = {}
     if options.network is not NamespaceMode.NODE:
@@ -39,7 +40,7 @@ def plan_pins(layout: Layout, netns_dir: str, id_: str, options: NamespaceOption
 
 
 def make_places(layout: Layout, spec: SandboxSpec) -> None:
-    """Make the files that namespaces are pinned on, and the directory of the pod's shared memory. Blocking."""
+    """Make the files that namespaces are pinned on, and the place of the pod's shared memory. Blocking."""
     directory = layout.pins(spec.id)
     os.makedirs(directory, 0o700, exist_ok=True)
     for kind, path in spec.pins.items():
@@ -52,7 +53,7 @@ def make_places(layout: Layout, spec: SandboxSpec) -> None:
 
 
 def remove_places(layout: Layout, id_: str) -> None:
-    """Unpin every namespace of a sandbox and unmount its shared memory. Blocking, idempotent, needs no record.
+    """Unpin every namespace of a sandbox and unmount its shared memory. Blocking, idempotent.
 
     Raises:
         OSError: something cannot be unmounted.

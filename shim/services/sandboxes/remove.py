@@ -42,7 +42,8 @@ async def _remove(node: Node, id_: str) -> None:
         if failed:
             name, error = next(iter(failed.items()))
             raise Unavailable(
-                f"cannot remove sandbox {id_!r} yet: its {name} cannot be taken down: {error}; it is tried again"
+                f"cannot remove sandbox {id_!r} yet: its {name} cannot be taken down: {error}; "
+                "it is tried again"
             )
         await teardown.forget(node, view.spec)
     log.info("sandbox %s is removed", id_)

@@ -12,9 +12,10 @@ from shim.model import ids
 from shim.model.network import NetworkResult
 from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec, SandboxState, SandboxStatus
 from shim.model.security import NamespaceMode
-from shim.services.node import Node
 from shim.network.plugin import SetupRequest
-from shim.services.sandboxes import host_files, namespace_process, namespaces, teardown
+from shim.services import host_files
+from shim.services.node import Node
+from shim.services.sandboxes import namespace_process, namespaces, teardown
 from shim.services.sandboxes.teardown import HOST_NETWORK
 from shim.services.undo import Undo
 from shim.services.validate import sandbox as checks
@@ -28,8 +29,8 @@ _UNDO_TIMEOUT_S: Final = 120.0  # longer than all steps of a teardown, each of w
 async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str = "") -> str:
     """Make a sandbox and return its id.
 
-    A retry with the same name and an equal configuration joins the call under way, or collects the result of one
-    whose caller left before the answer.
+    A retry with the same name and an equal configuration joins the call under way, or collects the result
+    of one whose caller left before the answer.
 
     Raises:
         InvalidArgument: the configuration can never be carried out, or the handler is unknown.
@@ -84,7 +85,9 @@ async def _make(node: Node, config: SandboxConfig, handler: str) -> str:
             await node.records.create_sandbox(spec, SandboxStatus(boot_id=node.boot_id))
             undo.push("everything", lambda: teardown.discard(node, spec))
             network = await _build(node, spec)
-            await node.records.update_sandbox(id_, lambda status: _ready(spec, status, network, node.now_ns()))
+            await node.records.update_sandbox(
+                id_, lambda status: _ready(spec, status, network, node.now_ns())
+            )
             undo.keep()
     finally:
         node.making.discard(id_)
@@ -104,9 +107,7 @@ def plan_spec(node: Node, config: SandboxConfig, handler: str) -> SandboxSpec:
         cgroup_driver=node.cgroups.driver,
         cgroup_parent=node.cgroups.parent(config.cgroup_parent),
         network=HOST_NETWORK if host_network else node.networks.kind(),
-        pins=namespaces.plan_pins(
-            node.layout, node.settings.netns_dir, id_, config.security.namespaces
-        ),
+        pins=namespaces.plan_pins(node.layout, node.settings.netns_dir, id_, config.security.namespaces),
     )
 
 
@@ -146,10 +147,14 @@ def _network_request(spec: SandboxSpec, netlink_fd: int | None) -> SetupRequest:
         hostname=config.hostname,
         annotations=config.annotations,
         labels=config.labels,
+        dns=config.dns,
+        cgroup_parent=spec.cgroup_parent,
     )
 
 
-def _ready(spec: SandboxSpec, status: SandboxStatus, network: NetworkResult | None, now_ns: int) -> SandboxStatus:
+def _ready(
+    spec: SandboxSpec, status: SandboxStatus, network: NetworkResult | None, now_ns: int
+) -> SandboxStatus:
     config = spec.config
     return dataclasses.replace(
         status, ready_at_ns=now_ns, network=network, overhead=config.overhead, resources=config.resources

@@ -16,9 +16,9 @@ _PROCESSES: Final = ("containers", "init")
 async def stop_pod_sandbox(node: Node, id_: str) -> None:
     """Kill what runs in a sandbox, take its network down and unpin its namespaces.
 
-    Idempotent; a sandbox that is unknown is stopped already. It goes on when the caller leaves. A network that cannot
-    be taken down does not hold up the end of the pod: it stays recorded and is tried again in the background, and
-    RemovePodSandbox waits for it.
+    Idempotent; a sandbox that is unknown is stopped already. It goes on when the caller leaves. A network
+    that cannot be taken down does not hold up the end of the pod: it stays recorded and is tried again in
+    the background, and RemovePodSandbox waits for it.
 
     Raises:
         ShimError, OSError: a process could not be stopped.

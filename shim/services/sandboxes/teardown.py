@@ -1,8 +1,8 @@
 """Taking a sandbox apart: named steps, each idempotent, each within a time of its own.
 
 What fails stays named in the status (``pending``) and is tried again in the background, with growing pauses;
-the sandbox is listed NOTREADY until then. The same steps end a stop, undo a failed start, and clean up after a
-crash: the spec names everything before it is made, so nothing needs to be remembered besides.
+the sandbox is listed NOTREADY until then. The same steps end a stop, undo a failed start, and clean up
+after a crash: the spec names everything before it is made, so nothing needs to be remembered besides.
 
 Every function here wants the sandbox's lock held, unless it says otherwise.
 """
@@ -67,7 +67,9 @@ async def tear_down(node: Node, spec: SandboxSpec) -> dict[str, Exception]:
             async with asyncio.timeout(_STEP_TIMEOUT_S):
                 await step(node, spec)
         except Exception as error:
-            log.warning("sandbox %s: cannot tear down %s: %s", spec.id, name, error or type(error).__name__)
+            log.warning(
+                "sandbox %s: cannot tear down %s: %s", spec.id, name, str(error) or type(error).__name__
+            )
             failed[name] = error
     await node.records.update_sandbox(
         spec.id, lambda status: dataclasses.replace(status, pending=tuple(failed))

@@ -38,13 +38,13 @@ async def test_an_error_in_the_background_is_logged_with_its_subject(
         raise OSError("disk full")
 
     background = Background()
-    await asyncio.gather(background.start("exit of c1", work()), return_exceptions=True)
+    await asyncio.gather(background.task("exit of c1", work()), return_exceptions=True)
     await asyncio.sleep(0)
     assert "exit of c1 failed: disk full" in caplog.text
 
 
 async def test_close_cancels_what_is_under_way() -> None:
     background = Background()
-    task = background.start("sleep", asyncio.sleep(10))
+    task = background.task("sleep", asyncio.sleep(10))
     await background.close()
     assert task.cancelled()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from shim.model.sandbox import DnsConfig, SandboxConfig, SandboxMetadata
 from shim.model.security import NamespaceMode, NamespaceOptions, SandboxSecurity
-from shim.services.sandboxes import host_files
+from shim.services import host_files
 
 METADATA = SandboxMetadata("web", "u1", "default")
 
