@@ -16,3 +16,18 @@ class CgroupJoin:
 
     v1_tasks: tuple[str, ...] = ()
     v2_dir: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cgroup that is ready for a process.
+
+    Attributes:
+        path: below the root of each hierarchy.
+        join: how the process enters it.
+        kill_dir: the cgroup2 directory by which all in it is killed; empty where it cannot be done that way.
+    """
+
+    path: str
+    join: CgroupJoin
+    kill_dir: str = ""
