@@ -7,7 +7,6 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from shim.errors import InvalidArgument
@@ -55,7 +54,9 @@ class Settings:
 
     hostname: str
     netns_dir: str = "/run/netns"
-    handlers: Mapping[str, HandlerFeatures] = MappingProxyType({DEFAULT_HANDLER: HandlerFeatures()})
+    handlers: Mapping[str, HandlerFeatures] = field(
+        default_factory=lambda: {DEFAULT_HANDLER: HandlerFeatures()}
+    )
     default_handler: str = DEFAULT_HANDLER
     log_line_bytes: int = 16 * 1024
     exec_output_bytes: int = DEFAULT_EXEC_OUTPUT_BYTES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 from shim.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from shim.model import ids
@@ -14,6 +15,8 @@ from shim.services.validate import container as checks
 from shim.services.views import ContainerView, ExecResult
 
 log = logging.getLogger(__name__)
+
+_KILLED_WITHIN_S: Final = 5.0  # a process that the kernel cannot kill must not keep the caller
 
 
 async def exec_sync(node: Node, id_: str, cmd: tuple[str, ...], timeout_s: float = 0) -> ExecResult:
@@ -75,7 +78,7 @@ async def _run(
         try:
             if not await _ended(exited, abandoned, deadline):
                 await node.supervisor.kill(exec_id)
-                await exited
+                await asyncio.wait((exited,), timeout=_KILLED_WITHIN_S)
                 raise DeadlineExceeded(
                     f"exec in container {view.spec.id!r} took longer than {timeout_s:g} s; it is killed"
                 )

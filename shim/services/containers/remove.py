@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from shim.model.container import ContainerState
+from shim.services.cgroup_removal import remove_cgroup
 from shim.services.containers.stop import stop_container
 from shim.services.node import Node
 
@@ -35,10 +36,11 @@ async def _remove(node: Node, id_: str) -> None:
             if view.state is ContainerState.RUNNING:  # it was started between the stop and the lock
                 continue
             # The record goes last: whatever fails before leaves a container that can be removed again.
-            await node.pools.cgroups.run(node.cgroups.kill, view.spec.cgroup)
-            await node.pools.cgroups.run(node.cgroups.remove, view.spec.cgroup)
+            await remove_cgroup(node, view.spec.cgroup)
             await node.pools.files.run(node.images.snapshots.remove, id_)
             await node.supervisor.forget(id_)
             await node.records.remove_container(id_)
         log.info("container %s is removed", id_)
+        # Its image may be gone already, so that only this container still needed the layers.
+        node.background.start(f"collection of layers after {id_}", node.images.collect())
         return

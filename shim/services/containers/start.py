@@ -9,6 +9,7 @@ from shim.errors import FailedPrecondition, ShimError
 from shim.model.container import ContainerStatus, ProcessRef
 from shim.model.lifecycle import next_container_state
 from shim.model.sandbox import SandboxState
+from shim.services.cgroup_removal import remove_cgroup
 from shim.services.exit_reasons import START_ERROR, START_ERROR_EXIT_CODE
 from shim.services.node import Node
 from shim.services.undo import Undo
@@ -61,7 +62,7 @@ async def _start_locked(node: Node, id_: str) -> None:
 async def _start(node: Node, sandbox: SandboxView, view: ContainerView) -> ProcessRef:
     cgroup = view.spec.cgroup
     async with Undo(f"start of container {view.spec.id}") as undo:
-        undo.push("cgroup", lambda: node.pools.cgroups.run(node.cgroups.remove, cgroup))
+        undo.push("cgroup", lambda: remove_cgroup(node, cgroup))
         place = await node.pools.cgroups.run(node.cgroups.create, cgroup, view.status.resources)
         process = await node.launcher.container(sandbox.spec, view, place)
         undo.keep()

@@ -11,6 +11,7 @@ import asyncio
 
 from shim.model.resources import Resources
 from shim.model.sandbox import SandboxSpec
+from shim.services.cgroup_removal import remove_cgroup
 from shim.services.node import Node
 from shim.services.sandboxes import namespaces
 
@@ -41,9 +42,7 @@ async def stop_init(node: Node, spec: SandboxSpec) -> None:
     await node.supervisor.kill(spec.id)
     if spec.id in node.inits:
         await asyncio.shield(node.waiters.expect(spec.id))
-    cgroup = _cgroup(node, spec)
-    await node.pools.cgroups.run(node.cgroups.kill, cgroup)
-    await node.pools.cgroups.run(node.cgroups.remove, cgroup)
+    await remove_cgroup(node, _cgroup(node, spec))
 
 
 async def unpin(node: Node, spec: SandboxSpec) -> None:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from errno import EINVAL, ENOENT
 from typing import Final
 
-from shim.errors import KernelError
 from shim.kernel import mount, proc
 from shim.model.sandbox import SandboxSpec
 from shim.model.security import NamespaceMode, NamespaceOptions
@@ -94,10 +92,5 @@ def _remove_pin(path: str) -> None:
 
 def _unmount(path: str) -> None:
     """Unmount all that is mounted there; nothing is no error."""
-    while True:
-        try:
-            mount.umount(path, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
-        except KernelError as error:
-            if error.errno in (EINVAL, ENOENT):
-                return
-            raise
+    while os.path.ismount(path):
+        mount.umount(path, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)

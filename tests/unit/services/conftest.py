@@ -1,0 +1,342 @@
+"""A node whose collaborators live in memory, so that the verbs can be tested without a kernel below them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from shim.errors import NotFound
+from shim.model.cgroup import CgroupJoin
+from shim.model.container import ContainerConfig, ContainerMetadata, ExitRecord, ProcessRef
+from shim.model.image import Auth, Image, ImageConfig, ImageSpec, Platform
+from shim.model.mount import Rootfs
+from shim.model.network import NetworkResult
+from shim.model.resources import Resources
+from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec
+from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
+from shim.network.plugin import NetworkCondition, SetupRequest
+from shim.services import exits
+from shim.services.collaborators import Place
+from shim.services.node import Node, Settings
+from shim.services.pools import Pools
+from shim.services.records import Records
+from shim.services.views import ContainerView
+from shim.store.containers import ContainerStore
+from shim.store.layout import Layout
+from shim.store.sandboxes import SandboxStore
+from shim.supervisor.protocol import CONTAINER, EXEC, INIT, ChildInfo
+
+IMAGE = Image(
+    id="sha256:" + "1" * 64,
+    repo_tags=("docker.io/library/app:latest",),
+    repo_digests=("docker.io/library/app@sha256:" + "2" * 64,),
+    chain_ids=("sha256:" + "3" * 64,),
+    diff_ids=("sha256:" + "3" * 64,),
+    size_bytes=1000,
+    config=ImageConfig(user="app", cmd=("serve",)),
+    platform=Platform("linux", "amd64"),
+)
+
+
+class FakeSnapshots:
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+
+    def prepare(self, container_id: str, image: Image) -> Rootfs:
+        self.ids.add(container_id)
+        return Rootfs(image.chain_ids, f"/s/{container_id}/fs", f"/s/{container_id}/work")
+
+    def remove(self, container_id: str) -> None:
+        self.ids.discard(container_id)
+
+    def usage(self, container_id: str) -> FilesystemUsage | None:
+        return None
+
+    def list(self) -> list[str]:
+        return list(self.ids)
+
+
+class FakeImages:
+    def __init__(self) -> None:
+        self.snapshots = FakeSnapshots()
+        self.images = [IMAGE]
+
+    async def pull(
+        self, reference: str, auth: Auth | None, *, progress: object = None, handler: str = ""
+    ) -> Image:
+        return IMAGE
+
+    def resolve(self, text: str) -> Image:
+        for image in self.images:
+            if text in (image.id, *image.repo_tags, *image.repo_digests):
+                return image
+        raise NotFound("image", text)
+
+    async def remove(self, text: str) -> None:
+        self.images.clear()
+
+    async def load(self, path: str) -> Sequence[Image]:
+        return self.images
+
+    async def save(self, names: Sequence[str], path: str) -> None:
+        return None
+
+    async def collect(self) -> None:
+        return None
+
+    def read_file(self, image: Image, path: str) -> bytes | None:
+        return b"app:x:1000:1000::/home/app:/bin/sh\n" if path == "/etc/passwd" else None
+
+    async def fs_usage(self) -> FilesystemUsage:
+        return FilesystemUsage(1, "/", 1, 1)
+
+    async def container_fs_usage(self) -> FilesystemUsage:
+        return FilesystemUsage(1, "/", 1, 1)
+
+    def list(self) -> list[Image]:
+        return self.images
+
+
+class FakeNetwork:
+    def __init__(self) -> None:
+        self.up: dict[str, SetupRequest] = {}
+        self.setup_error: Exception | None = None
+        self.teardown_error: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        self.reconciled: set[str] | None = None
+
+    async def setup(self, request: SetupRequest) -> NetworkResult:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.setup_error is not None:
+            raise self.setup_error
+        self.up[request.sandbox_id] = request
+        return NetworkResult((f"10.88.0.{len(self.up) + 1}",))
+
+    async def teardown(self, sandbox_id: str, netns_path: str) -> None:
+        if self.teardown_error is not None:
+            raise self.teardown_error
+        self.up.pop(sandbox_id, None)
+
+    async def status(self) -> NetworkCondition:
+        return NetworkCondition(True)
+
+    async def reconcile(self, live: set[str]) -> None:
+        self.reconciled = live
+
+    async def update_pod_cidr(self, cidr: str) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+    def kind(self) -> str:
+        return "builtin"
+
+    def get(self, kind: str) -> FakeNetwork:
+        return self
+
+
+class FakeCgroups:
+    driver = "cgroupfs"
+
+    def __init__(self) -> None:
+        self.limits: dict[str, Resources] = {}
+        self.kill_hook: object = None
+        self.world: World | None = None
+
+    def parent(self, asked: str) -> str:
+        return asked or "/cri-shim"
+
+    def path(self, parent: str, id_: str) -> str:
+        return f"{parent}/{id_}"
+
+    def create(self, path: str, resources: Resources) -> Place:
+        self.limits[path] = resources
+        return Place(path, CgroupJoin())
+
+    def update(self, path: str, resources: Resources) -> None:
+        self.limits[path] = resources
+
+    def create_exec(self, path: str, number: int) -> Place:
+        return self.create(f"{path}/exec-{number}.mount", Resources())
+
+    def remove_exec(self, path: str, number: int) -> bool:
+        self.limits.pop(f"{path}/exec-{number}.mount", None)
+        return True
+
+    def kill(self, path: str) -> None:
+        assert self.world is not None
+        self.world.kill_cgroup(path)
+
+    def remove(self, path: str) -> None:
+        self.limits.pop(path, None)
+
+    def remove_unknown(self, known: frozenset[str]) -> None:
+        for path in list(self.limits):
+            if path.rpartition("/")[2] not in known:
+                del self.limits[path]
+
+    def cpu(self, path: str) -> CpuStats:
+        return CpuStats(1, 2)
+
+    def memory(self, path: str) -> MemoryStats:
+        return MemoryStats(1, 2, 3, 4, 5, 6, 7)
+
+
+@dataclass
+class World:
+    """Supervisor and launcher at once: what runs, and how it ends."""
+
+    loop: asyncio.AbstractEventLoop
+    node: Node | None = None
+    running: dict[str, ChildInfo] = field(default_factory=dict)
+    cgroup_of: dict[str, str] = field(default_factory=dict)
+    start_error: Exception | None = None
+    signals: list[tuple[int, int]] = field(default_factory=list)
+    obeys_signals: bool = True
+    starts: int = 0
+    exec_output: bytes = b"hello\n"
+    exec_hangs: bool = False
+    connected: bool = True
+    forgotten: list[str] = field(default_factory=list)
+
+    # Supervisor
+
+    async def children(self) -> list[ChildInfo]:
+        return list(self.running.values())
+
+    async def kill(self, id_: str) -> None:
+        self.end(id_, 137, 9)
+
+    async def forget(self, id_: str) -> None:
+        self.forgotten.append(id_)
+
+    async def reopen_log(self, id_: str) -> None:
+        return None
+
+    # Launcher
+
+    async def namespaces(self, spec: SandboxSpec) -> dict[str, int]:
+        read, write = os.pipe()
+        os.close(write)
+        return {"netlink": read}
+
+    async def init(self, spec: SandboxSpec, place: Place) -> None:
+        self._run(spec.id, INIT, place)
+
+    async def container(self, sandbox: SandboxSpec, view: ContainerView, place: Place) -> ProcessRef:
+        if self.start_error is not None:
+            raise self.start_error
+        child = self._run(view.spec.id, CONTAINER, place)
+        return ProcessRef(child.pid, child.start_time, "boot")
+
+    async def exec(
+        self, view: ContainerView, exec_id: str, argv: tuple[str, ...], place: Place
+    ) -> dict[str, int]:
+        if self.start_error is not None:
+            raise self.start_error
+        read, write = os.pipe()
+        os.write(write, self.exec_output)
+        os.close(write)
+        self._run(exec_id, EXEC, place)
+        if not self.exec_hangs:
+            self.end(exec_id, 7)
+        return {"stdout": read}
+
+    # The kernel's part
+
+    def _run(self, id_: str, kind: str, place: Place) -> ChildInfo:
+        self.starts += 1
+        self.running[id_] = ChildInfo(id_, kind, 1000 + self.starts, self.starts)
+        self.cgroup_of[id_] = place.path
+        return self.running[id_]
+
+    def end(self, id_: str, exit_code: int = 0, signal: int = 0, oom_kills: int = 0) -> None:
+        child = self.running.pop(id_, None)
+        if child is not None and self.node is not None:
+            exits.on_exit(self.node, ExitRecord(id_, child.pid, exit_code, signal, oom_kills, 10**18))
+
+    def kill_cgroup(self, path: str) -> None:
+        """Called in a thread of the pool."""
+        for id_, cgroup in list(self.cgroup_of.items()):
+            if cgroup.startswith(path):
+                self.loop.call_soon_threadsafe(self.end, id_, 137, 9)
+
+    def send_signal(self, process: ProcessRef, number: int) -> None:
+        self.signals.append((process.pid, number))
+        for child in list(self.running.values()):
+            if child.pid == process.pid and self.obeys_signals:
+                self.end(child.id, 128 + number, number)
+
+
+def open_node(
+    tmp_path: Path, world: World, network: FakeNetwork, images: FakeImages, cgroups: FakeCgroups
+) -> Node:
+    layout = Layout(str(tmp_path / "root"), str(tmp_path / "state"))
+    layout.make()
+    pools = Pools()
+    node = Node(
+        settings=Settings("node", netns_dir=str(tmp_path / "netns")),
+        layout=layout,
+        boot_id="boot",
+        records=Records(SandboxStore(layout), ContainerStore(layout), pools.records),
+        images=images,
+        networks=network,
+        cgroups=cgroups,
+        supervisor=world,
+        launcher=world,
+        pools=pools,
+        send_signal=world.send_signal,
+    )
+    world.node = node
+    cgroups.world = world
+    return node
+
+
+@dataclass
+class Bench:
+    """A node with its fakes, and short words for what most tests do."""
+
+    tmp_path: Path
+    world: World
+    network: FakeNetwork
+    images: FakeImages
+    cgroups: FakeCgroups
+    node: Node
+
+    def sandbox(self, name: str = "web", **changes: object) -> SandboxConfig:
+        return SandboxConfig(SandboxMetadata(name, "u1", "default"), **changes)  # type: ignore[arg-type]
+
+    def container(self, name: str = "app", **changes: object) -> ContainerConfig:
+        image = ImageSpec("docker.io/library/app:latest")
+        return ContainerConfig(ContainerMetadata(name), image, **changes)  # type: ignore[arg-type]
+
+    async def restart(self, boot_id: str = "boot") -> Node:
+        """Open the same directories with a new node, as the next daemon does; processes go on."""
+        self.world.node = None
+        await self.node.close()
+        self.node = open_node(self.tmp_path, self.world, self.network, self.images, self.cgroups)
+        self.node.boot_id = boot_id
+        await self.node.records.load()
+        return self.node
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    world, network, images, cgroups = (
+        World(asyncio.get_running_loop()),
+        FakeNetwork(),
+        FakeImages(),
+        FakeCgroups(),
+    )
+    made = Bench(
+        tmp_path, world, network, images, cgroups, open_node(tmp_path, world, network, images, cgroups)
+    )
+    yield made
+    await made.node.close()
