@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -316,6 +316,11 @@ class Bench:
     def container(self, name: str = "app", **changes: object) -> ContainerConfig:
         image = ImageSpec("docker.io/library/app:latest")
         return ContainerConfig(ContainerMetadata(name), image, **changes)  # type: ignore[arg-type]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let other tasks and threads go on until something is true."""
+        while not condition():  # noqa: ASYNC110 (what is awaited has no event)
+            await asyncio.sleep(0.001)
 
     async def restart(self, boot_id: str = "boot") -> Node:
         """Open the same directories with a new node, as the next daemon does; processes go on."""

@@ -51,8 +51,7 @@ async def test_host_port_zero_is_no_mapping(bench: Any) -> None:
 async def test_a_retry_joins_the_call_and_no_list_shows_what_is_being_made(bench: Any) -> None:
     bench.network.gate = asyncio.Event()
     first = asyncio.create_task(run_pod_sandbox(bench.node, bench.sandbox()))
-    while not bench.node.making:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.node.making)
     second = asyncio.create_task(run_pod_sandbox(bench.node, bench.sandbox()))
     await asyncio.sleep(0)
     assert list_sandboxes(bench.node) == []
@@ -64,8 +63,7 @@ async def test_a_retry_joins_the_call_and_no_list_shows_what_is_being_made(bench
 async def test_a_retry_collects_the_result_of_a_caller_who_left(bench: Any) -> None:
     bench.network.gate = asyncio.Event()
     first = asyncio.create_task(run_pod_sandbox(bench.node, bench.sandbox()))
-    while not bench.node.making:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.node.making)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     bench.network.gate.set()

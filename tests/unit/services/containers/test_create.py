@@ -1,0 +1,95 @@
+import asyncio
+import dataclasses
+import os
+from typing import Any
+
+import pytest
+
+from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from shim.model.container import ContainerState
+from shim.model.image import ImageSpec
+from shim.model.security import ContainerSecurity, User
+from shim.services.containers.create import create_container, log_path
+from shim.services.containers.status import container_status
+from shim.services.sandboxes.run import run_pod_sandbox
+from shim.services.sandboxes.stop import stop_pod_sandbox
+
+
+async def test_all_is_resolved_and_written_down_and_nothing_runs(bench: Any) -> None:
+    sandbox = await run_pod_sandbox(
+        bench.node, bench.sandbox(hostname="web", log_directory=str(bench.tmp_path))
+    )
+    id_ = await create_container(bench.node, sandbox[:10], bench.container(log_path="app/0.log"))
+    view = container_status(bench.node, id_)
+    spec = view.spec
+    assert (view.state, id_ in bench.world.running) == (ContainerState.CREATED, False)
+    assert (spec.user, spec.argv, spec.cwd) == (User(1000, 1000, (1000,)), ("serve",), "/")
+    assert {b"HOSTNAME=web", b"HOME=/home/app"} < set(spec.env)
+    assert spec.log_path == f"{bench.tmp_path}/app/0.log"
+    assert spec.cgroup == f"/cri-shim/{id_}"
+    assert (spec.image_ref, spec.stop_signal) == (bench.images.images[0].repo_digests[0], 15)
+    assert spec.rootfs.upper.endswith(f"{id_}/fs")
+
+
+async def test_the_stored_sandbox_wins_over_what_the_caller_sends(bench: Any) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox(log_directory=str(bench.tmp_path)))
+    other = bench.sandbox(log_directory="/etc", cgroup_parent="/elsewhere")
+    id_ = await create_container(bench.node, sandbox, bench.container(log_path="a.log"), other)
+    assert container_status(bench.node, id_).spec.log_path == f"{bench.tmp_path}/a.log"
+
+
+async def test_a_retry_collects_and_a_delivered_name_is_taken(bench: Any) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    calls = [create_container(bench.node, sandbox, bench.container()) for _ in range(3)]
+    ids = set(await asyncio.gather(*calls))
+    assert len(ids) == 1
+    with pytest.raises(AlreadyExists, match=f"id {ids.pop()}, CREATED"):
+        await create_container(bench.node, sandbox, bench.container())
+    assert len(bench.images.snapshots.ids) == 1
+
+
+async def test_an_undelivered_container_is_collected_by_the_next_daemon(bench: Any) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    caller = asyncio.create_task(create_container(bench.node, sandbox, bench.container()))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    await bench.until(lambda: list(bench.node.records.containers()))
+    node = await bench.restart()
+    (view,) = node.records.containers()
+    assert await create_container(node, sandbox, bench.container()) == view.spec.id
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"image": ImageSpec("docker.io/library/missing:1")}, NotFound),
+        ({"log_path": "../x"}, InvalidArgument),
+        ({"security": ContainerSecurity(run_as_username="nobody-here")}, InvalidArgument),
+        ({"stop_signal": 99}, InvalidArgument),
+    ],
+)
+async def test_a_refused_container_leaves_nothing(bench: Any, changes: dict[str, Any], error: type) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    config = bench.container()
+    for name, value in changes.items():
+        config = dataclasses.replace(config, **{name: value})
+    with pytest.raises(error):
+        await create_container(bench.node, sandbox, config)
+    assert (bench.images.snapshots.ids, os.listdir(bench.node.layout.containers)) == (set(), [])
+
+
+async def test_the_sandbox_must_be_there_and_ready(bench: Any) -> None:
+    with pytest.raises(NotFound, match="sandbox 'nope' not found"):
+        await create_container(bench.node, "nope", bench.container())
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    await stop_pod_sandbox(bench.node, sandbox)
+    with pytest.raises(FailedPrecondition, match="NOTREADY"):
+        await create_container(bench.node, sandbox, bench.container())
+    assert bench.images.snapshots.ids == set()
+
+
+def test_a_log_needs_both_of_its_parts() -> None:
+    assert log_path("/var/log/pods/x", "a/0.log") == "/var/log/pods/x/a/0.log"
+    assert log_path("/var/log/pods/x", "") == ""
+    assert log_path("", "a.log") == ""
