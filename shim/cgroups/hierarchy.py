@@ -42,12 +42,12 @@ class Hierarchy:
             return "v2"
         return "hybrid" if self.unified else "v1"
 
-    def directories(self, path: str) -> list[str]:
-        """Return the directory of one cgroup in every hierarchy, each once; the unified one is the last."""
+    def mounts(self) -> list[str]:
+        """Return the mount point of every hierarchy, each once; the unified one is the last."""
         mounts = dict.fromkeys(self.v1.values())
         if self.unified:
             mounts[self.unified] = None
-        return [os.path.join(mount, path.lstrip("/")) for mount in mounts]
+        return list(mounts)
 
     def directory(self, controller: str, path: str) -> str | None:
         """Return the directory of a cgroup in the hierarchy of a controller; None if nothing controls it."""

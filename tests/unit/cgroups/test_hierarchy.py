@@ -30,7 +30,7 @@ def test_controllers_that_share_a_mount_are_entered_once() -> None:
     )
     assert found.mode == "hybrid"
     assert found.join("/x") == CgroupJoin(("/c/cpu,cpuacct/x/tasks", "/c/memory/x/tasks"), "/c/unified/x")
-    assert found.directories("/x") == ["/c/cpu,cpuacct/x", "/c/memory/x", "/c/unified/x"]
+    assert found.mounts() == ["/c/cpu,cpuacct", "/c/memory", "/c/unified"]
     assert found.directory("pids", "/x") is None
 
 

@@ -1,0 +1,175 @@
+"""The ``cgroupfs`` driver: cgroups of containers, execs and pod inits, by path.
+
+Only a cgroup that is named by an id is ever killed or removed: whatever a record says, the kubelet's own
+cgroups and the node's are safe.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import posixpath
+from typing import Final
+
+from shim.cgroups import killing, names, oom, plan, stats, tree
+from shim.cgroups.hierarchy import Hierarchy
+from shim.errors import FailedPrecondition, InvalidArgument, KernelError
+from shim.kernel import cgroupfs
+from shim.model import ids
+from shim.model.cgroup import CgroupJoin, Place
+from shim.model.resources import Resources
+from shim.model.stats import CpuStats, MemoryStats
+
+log = logging.getLogger(__name__)
+
+# Limits that a kernel may lack without any harm to the container: no swap accounting, no huge pages.
+_OPTIONAL: Final = ("memory.memsw.limit_in_bytes", "memory.swap.max")
+_OPTIONAL_CONTROLLER: Final = "hugetlb"
+
+
+class CgroupfsDriver:
+    """Makes and removes cgroups by itself. Blocking; every method may run in several threads at once.
+
+    Args:
+        hierarchy: where cgroups are; it has a unified mount, by which processes are tracked and killed.
+        own_parent: parent of pods that come without one.
+    """
+
+    driver: Final = "cgroupfs"
+
+    def __init__(self, hierarchy: Hierarchy, own_parent: str) -> None:
+        if not hierarchy.unified:
+            raise FailedPrecondition("no cgroup2 to track processes with: mount it, see the doctor")
+        self._hierarchy = hierarchy
+        self._own_parent = names.normal(own_parent)
+
+    def parent(self, asked: str) -> str:
+        """Return the parent in force for a request's cgroup_parent. Pure.
+
+        Raises:
+            InvalidArgument: it is no place for a cgroup.
+        """
+        return names.resolve_parent(asked, self._own_parent)
+
+    def path(self, parent: str, id_: str) -> str:
+        """Return the cgroup of a container or pod init. Pure."""
+        return names.of(parent, id_)
+
+    def create(self, path: str, resources: Resources) -> Place:
+        """Make a cgroup with its limits; what was made is removed again if a limit is refused.
+
+        Raises:
+            InvalidArgument: a limit makes no sense. KernelError: the kernel refuses.
+        """
+        path = _own(path)
+        try:
+            tree.make(self._hierarchy, path)
+            self._apply(path, self._plan(resources, None))
+        except BaseException:
+            tree.remove(self._hierarchy, path)
+            raise
+        return Place(path, self._hierarchy.join(path), self._hierarchy.unified + path)
+
+    def update(self, path: str, resources: Resources) -> None:
+        """Change the limits that ``resources`` gives.
+
+        Raises:
+            InvalidArgument: a limit makes no sense. KernelError: the kernel refuses, or the cgroup is gone.
+        """
+        path = _own(path)
+        self._apply(path, self._plan(resources, self._memory_now(path)))
+
+    def create_exec(self, path: str, number: int) -> Place:
+        """Make the cgroup of an exec below a container's; where it cannot be made: the container's own."""
+        path = _own(path)
+        join, below = self._hierarchy.join(path), names.of_exec(path, number)
+        try:
+            cgroupfs.make(self._hierarchy.unified + below)
+        except KernelError as error:
+            log.warning("exec %d is not tracked by itself: %s", number, error)
+            return Place(path, join)
+        directory = self._hierarchy.unified + below
+        return Place(below, CgroupJoin(join.v1_tasks, directory), directory)
+
+    def remove_exec(self, path: str, number: int) -> bool:
+        """Remove the cgroup of an exec unless something runs in it; return whether it is gone."""
+        return cgroupfs.remove(self._hierarchy.unified + names.of_exec(_own(path), number))
+
+    def kill(self, path: str) -> None:
+        """Kill every process in a cgroup. Idempotent; does not wait for their ends."""
+        killing.kill(self._hierarchy, _own(path))
+
+    def remove(self, path: str) -> None:
+        """Remove a cgroup with those below it, and parents of ours that nothing is left in. Idempotent."""
+        tree.remove(self._hierarchy, _own(path))
+
+    def remove_unknown(self, known: frozenset[str]) -> None:
+        """Kill and remove cgroups below our own parent that belong to no id in ``known``."""
+        found = {
+            name
+            for mount in self._hierarchy.mounts()
+            for name in cgroupfs.children(mount + self._own_parent)
+            if ids.is_id(name)
+        }
+        for id_ in sorted(found - known):
+            path = names.of(self._own_parent, id_)
+            log.warning("cgroup %s, which has no record, is removed", path)
+            self.kill(path)
+            self.remove(path)
+
+    def oom_watch(self, path: str) -> dict[str, int]:
+        """Return descriptors that tell of the OOM killer (``oom.watch``); the caller closes them."""
+        return oom.watch(self._hierarchy, _own(path))
+
+    def cpu(self, path: str) -> CpuStats:
+        """Read CPU use. KernelError once the cgroup is gone."""
+        return stats.read_cpu(self._hierarchy, _own(path))
+
+    def memory(self, path: str) -> MemoryStats:
+        """Read memory use. KernelError once the cgroup is gone."""
+        return stats.read_memory(self._hierarchy, _own(path))
+
+    def _plan(self, resources: Resources, memory_now_bytes: int | None) -> list[plan.Write]:
+        if self._hierarchy.v1:
+            return plan.plan_v1(resources, memory_now_bytes=memory_now_bytes)
+        return plan.plan_v2(resources)
+
+    def _memory_now(self, path: str) -> int | None:
+        directory = self._hierarchy.v1.get("memory")
+        if directory is None:
+            return None
+        return int(cgroupfs.read(directory + path + "/memory.limit_in_bytes"))
+
+    def _apply(self, path: str, writes: list[plan.Write]) -> None:
+        again: list[plan.Write] = []
+        for write in writes:
+            try:
+                self._write(path, *write)
+            except KernelError as error:
+                # A new period with the old quota may be more than the parent has: it fits after the quota.
+                if error.errno != errno.EINVAL or write[1] != "cpu.cfs_period_us":
+                    raise
+                again.append(write)
+        for write in again:
+            self._write(path, *write)
+
+    def _write(self, path: str, controller: str, name: str, value: str) -> None:
+        directory = self._hierarchy.directory(controller, path)
+        if directory is None:
+            if controller == _OPTIONAL_CONTROLLER:
+                return
+            raise FailedPrecondition(f"cannot set {name}: this node has no cgroup controller {controller!r}")
+        try:
+            cgroupfs.write(os.path.join(directory, name), value)
+        except KernelError as error:
+            missing = error.errno == errno.ENOENT and os.path.isdir(directory)
+            if not missing or (controller != _OPTIONAL_CONTROLLER and name not in _OPTIONAL):
+                raise
+
+
+def _own(path: str) -> str:
+    path = names.normal(path)
+    if not ids.is_id(posixpath.basename(path)):
+        raise InvalidArgument(f"cgroup {path!r} is not a container's: its name is no id")
+    return path

@@ -1,0 +1,177 @@
+"""Cgroups on this kernel, whichever version it has, below a parent of the test's own."""
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from shim.cgroups import hierarchy, oom
+from shim.cgroups.driver import CgroupfsDriver
+from shim.errors import InvalidArgument, KernelError
+from shim.kernel import cgroupfs, proc
+from shim.model import ids
+from shim.model.cgroup import Place
+from shim.model.resources import Resources
+
+pytestmark = pytest.mark.root
+
+MIB = 1 << 20
+PARENT = "/cri-shim-test-c"
+
+
+@pytest.fixture
+def found() -> hierarchy.Hierarchy:
+    return hierarchy.detect(proc.mountinfo())
+
+
+@pytest.fixture
+def driver(found: hierarchy.Hierarchy) -> Iterator[CgroupfsDriver]:
+    driver = CgroupfsDriver(found, PARENT)
+    yield driver
+    driver.remove_unknown(frozenset())
+    assert [mount for mount in found.mounts() if os.path.exists(mount + PARENT)] == []
+
+
+def spawn(place: Place, *argv: str, stdout: int = 1) -> int:
+    """Start a program that enters its cgroups by itself."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for path in (*place.join.v1_tasks, os.path.join(place.join.v2_dir, "cgroup.procs")):
+                with open(path, "w") as file:
+                    file.write("0")
+            os.dup2(stdout, 1)
+            os.execvp(argv[0], argv)  # noqa: S606 - a process for the cgroup
+        finally:
+            os._exit(99)
+    return pid
+
+
+def where(pid: int) -> set[str]:
+    with open(f"/proc/{pid}/cgroup") as file:
+        return {line.rstrip("\n").split(":", 2)[2] for line in file}
+
+
+def test_a_process_enters_every_hierarchy_is_killed_and_leaves_nothing(
+    driver: CgroupfsDriver, found: hierarchy.Hierarchy
+) -> None:
+    path = driver.path(driver.parent(""), ids.new_id())
+    place = driver.create(path, Resources(cpu_shares=512, memory_limit_bytes=64 * MIB))
+    reader, writer = os.pipe()
+    pid = spawn(place, "sh", "-c", "echo ready; exec sleep 60", stdout=writer)
+    os.close(writer)
+    assert os.read(reader, 16) == b"ready\n"
+    os.close(reader)
+    assert where(pid) == {path}
+    assert driver.memory(path).limit_bytes == 64 * MIB
+    assert driver.cpu(path).usage_ns > 0
+    driver.kill(path)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    driver.remove(path)
+    driver.remove(path)
+    driver.kill(path)
+    assert [mount for mount in found.mounts() if os.path.exists(mount + path)] == []
+    with pytest.raises(KernelError):
+        driver.cpu(path)
+
+
+def test_limits_grow_and_shrink(driver: CgroupfsDriver) -> None:
+    path = driver.path(driver.parent(""), ids.new_id())
+    driver.create(path, Resources(memory_limit_bytes=64 * MIB, memory_swap_limit_bytes=64 * MIB))
+    for size in (128 * MIB, 32 * MIB, 96 * MIB):
+        driver.update(path, Resources(memory_limit_bytes=size, memory_swap_limit_bytes=size))
+        assert driver.memory(path).limit_bytes == size
+
+
+def test_an_exec_is_killed_without_its_container(driver: CgroupfsDriver) -> None:
+    path = driver.path(driver.parent(""), ids.new_id())
+    main = spawn(driver.create(path, Resources()), "sleep", "60")
+    place = driver.create_exec(path, 1)
+    assert place.path == f"{path}/exec-1.mount"
+    child = spawn(place, "sleep", "60")
+    while place.path not in where(child):
+        pass
+    assert not driver.remove_exec(path, 1)
+    with open(os.path.join(place.kill_dir, "cgroup.kill"), "w") as file:
+        file.write("1")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert os.waitpid(main, os.WNOHANG) == (0, 0)
+    driver.kill(path)
+    os.waitpid(main, 0)
+    assert driver.remove_exec(path, 1)
+
+
+def test_the_oom_killer_is_noticed(driver: CgroupfsDriver) -> None:
+    path = driver.path(driver.parent(""), ids.new_id())
+    place = driver.create(path, Resources(memory_limit_bytes=16 * MIB, memory_swap_limit_bytes=16 * MIB))
+    fds = driver.oom_watch(path)
+    pid = spawn(place, "tail", "/dev/zero")
+    os.waitpid(pid, 0)
+    try:
+        notice = fds.get("oom_eventfd", fds.get("memory_events", -1))
+        poll = select.poll()
+        poll.register(notice, select.POLLIN if "oom_eventfd" in fds else select.POLLPRI)
+        assert poll.poll(5000)
+        counts = os.pread(fds.get("oom_control", notice), 4096, 0).decode()
+        assert oom.parse_kills(counts) == 1
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+
+
+def test_a_parent_that_was_there_stays(driver: CgroupfsDriver, found: hierarchy.Hierarchy) -> None:
+    kubelets = f"{PARENT}-kubelet"
+    for mount in found.mounts():
+        os.mkdir(mount + kubelets)
+    try:
+        path = driver.path(driver.parent(f"{kubelets}/pod"), ids.new_id())
+        if "cpuset" in found.v1:  # the kubelet gives its cgroups their cpusets
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                with open(f"{found.v1['cpuset']}/{name}") as source:
+                    value = source.read()
+                with open(f"{found.v1['cpuset']}{kubelets}/{name}", "w") as target:
+                    target.write(value)
+        driver.create(path, Resources())
+        driver.remove(path)
+        assert all(os.path.isdir(mount + kubelets) for mount in found.mounts())
+        assert not any(os.path.exists(f"{mount}{kubelets}/pod") for mount in found.mounts())
+    finally:
+        for mount in found.mounts():
+            os.rmdir(mount + kubelets)
+
+
+def test_a_refused_limit_leaves_nothing(driver: CgroupfsDriver, found: hierarchy.Hierarchy) -> None:
+    path = driver.path(driver.parent(""), ids.new_id())
+    with pytest.raises(KernelError, match=r"cpuset\.cpus"):
+        driver.create(path, Resources(cpuset_cpus="4000"))
+    assert not any(os.path.exists(mount + path) for mount in found.mounts())
+
+
+def test_only_what_is_named_by_an_id_is_touched(driver: CgroupfsDriver) -> None:
+    for path in ("/", "/kubepods", f"{PARENT}/x", "/a/../" + "0" * 64):
+        with pytest.raises(InvalidArgument):
+            driver.kill(path)
+        with pytest.raises(InvalidArgument):
+            driver.remove(path)
+
+
+def test_without_cgroup_kill_each_process_is_killed(
+    driver: CgroupfsDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = driver.path(driver.parent(""), ids.new_id())
+    pids = [spawn(driver.create(path, Resources()), "sleep", "60")]
+    pids.append(spawn(driver.create_exec(path, 1), "sleep", "60"))
+    while not all(any(each.startswith(path) for each in where(pid)) for pid in pids):
+        pass
+    write = cgroupfs.write
+
+    def older_kernel(file: str, value: str) -> None:
+        write(file.replace("cgroup.kill", "cgroup.no_such_file"), value)
+
+    monkeypatch.setattr(cgroupfs, "write", older_kernel)
+    for pid in pids:
+        assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    driver.kill(path)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [-signal.SIGKILL] * 2
