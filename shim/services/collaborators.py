@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from shim.images.progress import Report
-from shim.model.cgroup import CgroupJoin
+from shim.model.cgroup import Place
 from shim.model.container import ProcessRef
 from shim.model.image import Auth, Image
 from shim.model.mount import Rootfs
@@ -17,22 +16,6 @@ from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
 from shim.network.plugin import Network, NetworkCondition
 from shim.services.views import ContainerView
 from shim.supervisor.protocol import ChildInfo
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A cgroup that is ready for a process.
-
-    Attributes:
-        path: below the root of each hierarchy.
-        join: how the process enters it.
-        kill_dir: the cgroup2 directory by which all in it is killed; empty where it cannot be done that way.
-        oom: files that tell of the OOM killer, by the name the supervisor knows them by.
-    """
-
-    path: str
-    join: CgroupJoin
-    kill_dir: str = ""
 
 
 class Supervisor(Protocol):
@@ -166,6 +149,9 @@ class Cgroups(Protocol):
 
     def remove_unknown(self, known: frozenset[str]) -> None:
         """Kill and remove cgroups below our own parent that belong to no id in ``known``."""
+
+    def oom_watch(self, path: str) -> dict[str, int]:
+        """Return descriptors that tell of the OOM killer, by the names the supervisor knows; to be closed."""
 
     def cpu(self, path: str) -> CpuStats:
         """Read CPU use."""

@@ -89,13 +89,23 @@ async def _run(
         node.waiters.drop(exec_id)
         node.background.start(
             f"removal of the cgroup of exec {exec_id}",
-            node.pools.cgroups.run(node.cgroups.remove_exec, view.spec.cgroup, number),
+            _remove_cgroup(node, view.spec.cgroup, number),
         )
     if capture.dropped_bytes:
         log.warning("exec in container %s: %d bytes of output dropped", view.spec.id, capture.dropped_bytes)
     return ExecResult(
         capture.output("stdout"), capture.output("stderr"), exited.result().exit_code, capture.dropped_bytes
     )
+
+
+async def _remove_cgroup(node: Node, cgroup: str, number: int) -> None:
+    """Children in the background live on in it: then it is removed when they are gone."""
+
+    async def gone() -> bool:
+        return await node.pools.cgroups.run(node.cgroups.remove_exec, cgroup, number)
+
+    if not await gone():
+        node.background.retry(f"removal of cgroup exec {number} of {cgroup}", gone)
 
 
 async def _ended(

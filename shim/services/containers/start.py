@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 
 from shim.errors import FailedPrecondition, ShimError
 from shim.model.container import ContainerStatus, ProcessRef
@@ -63,6 +64,8 @@ async def _start(node: Node, sandbox: SandboxView, view: ContainerView) -> Proce
     cgroup = view.spec.cgroup
     async with Undo(f"start of container {view.spec.id}") as undo:
         undo.push("cgroup", lambda: remove_cgroup(node, cgroup))
+        if view.spec.log_path:
+            await node.pools.files.run(os.makedirs, os.path.dirname(view.spec.log_path), 0o755, exist_ok=True)
         place = await node.pools.cgroups.run(node.cgroups.create, cgroup, view.status.resources)
         process = await node.launcher.container(sandbox.spec, view, place)
         undo.keep()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shim.errors import NotFound
-from shim.model.cgroup import CgroupJoin
+from shim.model.cgroup import CgroupJoin, Place
 from shim.model.container import ContainerConfig, ContainerMetadata, ExitRecord, ProcessRef
 from shim.model.image import Auth, Image, ImageConfig, ImageSpec, Platform
 from shim.model.mount import Rootfs
@@ -21,7 +21,6 @@ from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec
 from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
 from shim.network.plugin import NetworkCondition, SetupRequest
 from shim.services import exits
-from shim.services.collaborators import Place
 from shim.services.node import Node, Settings
 from shim.services.pools import Pools
 from shim.services.records import Records
@@ -158,7 +157,7 @@ class FakeCgroups:
 
     def create(self, path: str, resources: Resources) -> Place:
         self.limits[path] = resources
-        return Place(path, CgroupJoin())
+        return Place(path, CgroupJoin(), "")
 
     def update(self, path: str, resources: Resources) -> None:
         self.limits[path] = resources
@@ -181,6 +180,9 @@ class FakeCgroups:
         for path in list(self.limits):
             if path.rpartition("/")[2] not in known:
                 del self.limits[path]
+
+    def oom_watch(self, path: str) -> dict[str, int]:
+        return {}
 
     def cpu(self, path: str) -> CpuStats:
         return CpuStats(1, 2)
