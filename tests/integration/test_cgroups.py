@@ -35,7 +35,8 @@ def driver(found: hierarchy.Hierarchy) -> Iterator[CgroupfsDriver]:
 
 
 def spawn(place: Place, *argv: str, stdout: int = 1) -> int:
-    """Start a program that enters its cgroups by itself."""
+    """Start a program that enters its cgroups by itself; return once it is in them and runs."""
+    reader, writer = os.pipe()  # closed by execve
     pid = os.fork()
     if pid == 0:
         try:
@@ -46,6 +47,9 @@ def spawn(place: Place, *argv: str, stdout: int = 1) -> int:
             os.execvp(argv[0], argv)  # noqa: S606 - a process for the cgroup
         finally:
             os._exit(99)
+    os.close(writer)
+    os.read(reader, 1)
+    os.close(reader)
     return pid
 
 
@@ -91,15 +95,14 @@ def test_an_exec_is_killed_without_its_container(driver: CgroupfsDriver) -> None
     place = driver.create_exec(path, 1)
     assert place.path == f"{path}/exec-1.mount"
     child = spawn(place, "sleep", "60")
-    while place.path not in where(child):
-        pass
+    assert place.path in where(child)
     assert not driver.remove_exec(path, 1)
     with open(os.path.join(place.kill_dir, "cgroup.kill"), "w") as file:
         file.write("1")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert os.waitpid(main, os.WNOHANG) == (0, 0)
     driver.kill(path)
-    os.waitpid(main, 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(main, 0)[1]) == -signal.SIGKILL
     assert driver.remove_exec(path, 1)
 
 
@@ -163,15 +166,12 @@ def test_without_cgroup_kill_each_process_is_killed(
     path = driver.path(driver.parent(""), ids.new_id())
     pids = [spawn(driver.create(path, Resources()), "sleep", "60")]
     pids.append(spawn(driver.create_exec(path, 1), "sleep", "60"))
-    while not all(any(each.startswith(path) for each in where(pid)) for pid in pids):
-        pass
+    assert all(path in where(pid) for pid in pids)
     write = cgroupfs.write
 
     def older_kernel(file: str, value: str) -> None:
         write(file.replace("cgroup.kill", "cgroup.no_such_file"), value)
 
     monkeypatch.setattr(cgroupfs, "write", older_kernel)
-    for pid in pids:
-        assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     driver.kill(path)
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [-signal.SIGKILL] * 2
