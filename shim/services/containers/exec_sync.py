@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+import os
+from typing import Any, Final
 
 from shim.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from shim.model import ids
-from shim.model.container import ContainerState, ExitRecord
+from shim.model.container import ContainerState
 from shim.services.containers.capture import Capture
 from shim.services.node import Node
 from shim.services.validate import container as checks
@@ -73,15 +74,17 @@ async def _run(
     place = await node.pools.cgroups.run(node.cgroups.create_exec, view.spec.cgroup, number)
     exited = node.waiters.expect(exec_id)
     try:
-        outputs = await node.launcher.exec(view, exec_id, cmd, place)
-        capture = Capture(outputs, node.settings.exec_output_bytes)
+        launch = asyncio.ensure_future(node.launcher.exec(view, exec_id, cmd, place))
+        if not await _comes_first(launch, abandoned, deadline):  # a frozen container lets nobody in
+            await node.supervisor.kill(exec_id)
+            launch.add_done_callback(_close_outputs)
+            raise _too_late(view, timeout_s)
+        capture = Capture(launch.result(), node.settings.exec_output_bytes)
         try:
-            if not await _ended(exited, abandoned, deadline):
+            if not await _comes_first(exited, abandoned, deadline):
                 await node.supervisor.kill(exec_id)
                 await asyncio.wait((exited,), timeout=_KILLED_WITHIN_S)
-                raise DeadlineExceeded(
-                    f"exec in container {view.spec.id!r} took longer than {timeout_s:g} s; it is killed"
-                )
+                raise _too_late(view, timeout_s)
             await capture.finish(node.settings.exec_drain_s)
         finally:
             capture.close()
@@ -98,6 +101,18 @@ async def _run(
     )
 
 
+def _too_late(view: ContainerView, timeout_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"exec in container {view.spec.id!r} took longer than {timeout_s:g} s; it is killed"
+    )
+
+
+def _close_outputs(launch: asyncio.Future[dict[str, int]]) -> None:
+    if not launch.cancelled() and launch.exception() is None:
+        for fd in launch.result().values():
+            os.close(fd)
+
+
 async def _remove_cgroup(node: Node, cgroup: str, number: int) -> None:
     """Children in the background live on in it: then it is removed when they are gone."""
 
@@ -108,14 +123,12 @@ async def _remove_cgroup(node: Node, cgroup: str, number: int) -> None:
         node.background.retry(f"removal of cgroup exec {number} of {cgroup}", gone)
 
 
-async def _ended(
-    exited: asyncio.Future[ExitRecord], abandoned: asyncio.Event, deadline: float | None
-) -> bool:
-    """Wait for the first of: the end, the caller's leave, the deadline; tell whether it was the end."""
+async def _comes_first(event: asyncio.Future[Any], abandoned: asyncio.Event, deadline: float | None) -> bool:
+    """Wait for the first of: the event, the caller's leave, the deadline; tell whether it was the event."""
     left = asyncio.ensure_future(abandoned.wait())
     timeout_s = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0)
     try:
-        await asyncio.wait((exited, left), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((event, left), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         left.cancel()
-    return exited.done()
+    return event.done()

@@ -27,7 +27,7 @@ async def make(node: Node, spec: SandboxSpec) -> dict[str, int]:
     Returns:
         Sockets that were opened inside, by name (``netlink``); they are the caller's.
     """
-    fds = await node.launcher.namespaces(spec) if spec.pins else {}
+    fds = await node.launcher.namespaces(spec) if spec.pins.keys() - {"pid"} else {}
     if has_init(spec):
         place = await node.pools.cgroups.run(node.cgroups.create, _cgroup(node, spec), Resources())
         await node.launcher.init(spec, place)

@@ -86,7 +86,7 @@ async def discard(node: Node, spec: SandboxSpec) -> None:
 
 
 async def forget(node: Node, spec: SandboxSpec) -> None:
-    """Remove directories, cgroup and record of a sandbox that is taken apart."""
+    """Remove the record of a sandbox that is taken apart, with its directory."""
     await node.records.remove_sandbox(spec.id)
 
 

@@ -45,6 +45,23 @@ async def test_on_timeout_it_is_killed(bench: Any) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+async def test_a_container_that_lets_nobody_in_does_not_keep_the_caller(bench: Any) -> None:
+    id_ = await running(bench)
+    gate, launch = asyncio.Event(), bench.world.exec
+
+    async def slow(*args: Any) -> Any:
+        await gate.wait()
+        return await launch(*args)
+
+    bench.world.exec = slow
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(DeadlineExceeded):
+        await exec_sync(bench.node, id_, ("true",), 0.01)
+    gate.set()
+    await settled(bench)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 async def test_when_the_caller_leaves_it_is_killed(bench: Any) -> None:
     bench.world.exec_hangs = True
     id_ = await running(bench)
