@@ -96,17 +96,11 @@ class Images(Protocol):
     async def save(self, names: Sequence[str], path: str) -> None:
         """Write an archive."""
 
-    async def collect(self) -> None:
-        """Remove layers that nothing needs any more."""
-
     def read_file(self, image: Image, path: str) -> bytes | None:
         """Return a file of an image's layers; None if there is none. Blocking."""
 
     async def fs_usage(self) -> FilesystemUsage:
-        """Return what images take on disk."""
-
-    async def container_fs_usage(self) -> FilesystemUsage:
-        """Return what writable layers take on disk."""
+        """Return what images and writable layers take on disk."""
 
     def list(self) -> list[Image]:
         """Return all images."""

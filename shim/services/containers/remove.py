@@ -41,6 +41,4 @@ async def _remove(node: Node, id_: str) -> None:
             await node.supervisor.forget(id_)
             await node.records.remove_container(id_)
         log.info("container %s is removed", id_)
-        # Its image may be gone already, so that only this container still needed the layers.
-        node.background.start(f"collection of layers after {id_}", node.images.collect())
         return

@@ -85,16 +85,10 @@ class FakeImages:
     async def save(self, names: Sequence[str], path: str) -> None:
         return None
 
-    async def collect(self) -> None:
-        return None
-
     def read_file(self, image: Image, path: str) -> bytes | None:
         return b"app:x:1000:1000::/home/app:/bin/sh\n" if path == "/etc/passwd" else None
 
     async def fs_usage(self) -> FilesystemUsage:
-        return FilesystemUsage(1, "/", 1, 1)
-
-    async def container_fs_usage(self) -> FilesystemUsage:
         return FilesystemUsage(1, "/", 1, 1)
 
     def list(self) -> list[Image]:
