@@ -17,7 +17,7 @@ from shim.services.images.pull import pull_image
 from shim.services.images.save import save_images
 from shim.services.images.status import image_status
 from shim.services.node import Node
-from shim.services.pools import Pool
+from shim.threads import Pool
 
 CHUNK_BYTES: Final = 1 << 20
 # Progress is news: what has not been sent when the next comes is replaced by it.

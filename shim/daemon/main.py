@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import shim
@@ -49,14 +49,10 @@ def run(config: Config) -> None:
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
     """Hold the locks of both directories: records lie in one, processes are found by the other."""
-    held: list[int] = []
-    try:
+    with ExitStack() as held:
         for path in (layout.lock, os.path.join(layout.state, "lock")):
-            held.append(lock.hold(path))
+            held.callback(os.close, lock.hold(path))
         yield
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
 
 
 async def _serve(config: Config, layout: Layout) -> None:

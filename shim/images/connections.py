@@ -15,7 +15,7 @@ import httpx
 from shim.errors import FailedPrecondition
 from shim.images.hosts import Tls
 from shim.images.settings import Settings
-from shim.images.threads import Threads
+from shim.threads import Pool
 
 _DOWN_FOR_S: Final = 15.0
 _USER_AGENT: Final = "cri-shim"
@@ -29,7 +29,7 @@ class Connections:
     """
 
     def __init__(
-        self, settings: Settings, threads: Threads, clock: Callable[[], float] = time.monotonic
+        self, settings: Settings, threads: Pool, clock: Callable[[], float] = time.monotonic
     ) -> None:
         # It logs whole URLs; those that registries redirect to are signed, which makes them secrets.
         logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -16,8 +16,8 @@ from shim.images.layers import LayerStore
 from shim.images.progress import ProgressHub, Report
 from shim.images.settings import Settings
 from shim.images.syncer import Syncer
-from shim.images.threads import Threads
 from shim.images.unpackers import Part, Unpacked, Unpackers, Wanted
+from shim.threads import Pool
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -43,7 +43,7 @@ class Ingest:
     """Brings layers into the store, all at once within the node's limit."""
 
     def __init__(
-        self, settings: Settings, layers: LayerStore, threads: Threads, syncer: Syncer, unpackers: Unpackers
+        self, settings: Settings, layers: LayerStore, threads: Pool, syncer: Syncer, unpackers: Unpackers
     ) -> None:
         self._layers = layers
         self._threads = threads

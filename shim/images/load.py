@@ -11,9 +11,9 @@ from shim.images.bundle import Bundle, open_bundle
 from shim.images.ingest import LayerJob
 from shim.images.progress import Report
 from shim.images.register import Register
-from shim.images.threads import Threads
 from shim.images.unpackers import Part
 from shim.model.image import Image
+from shim.threads import Pool
 
 
 class Loader:
@@ -25,7 +25,7 @@ class Loader:
         register: where images go.
     """
 
-    def __init__(self, root: str, threads: Threads, register: Register) -> None:
+    def __init__(self, root: str, threads: Pool, register: Register) -> None:
         self._spool = os.path.join(root, "ingest")
         self._threads = threads
         self._register = register

@@ -17,9 +17,9 @@ from shim.images.progress import ProgressHub, Report
 from shim.images.register import Found, Register
 from shim.images.registry import Document, Session
 from shim.images.settings import Settings
-from shim.images.threads import Threads
 from shim.images.unpackers import Wanted
 from shim.model.image import Auth, Descriptor, Image
+from shim.threads import Pool
 
 _MAX_NESTED: Final = 3
 
@@ -28,7 +28,7 @@ class Puller:
     """Pulls images; calls for the same image with the same credentials share one pull."""
 
     def __init__(
-        self, settings: Settings, connections: Connections, threads: Threads, register: Register
+        self, settings: Settings, connections: Connections, threads: Pool, register: Register
     ) -> None:
         self._settings = settings
         self._connections = connections

@@ -16,8 +16,8 @@ from shim.images.layers import LayerStore
 from shim.images.manifest import Config
 from shim.images.progress import Report
 from shim.images.snapshots import Snapshots
-from shim.images.threads import Threads
 from shim.model.image import Descriptor, Image
+from shim.threads import Pool
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Register:
         blobs: BlobStore,
         snapshots: Snapshots,
         ingest: Ingest,
-        threads: Threads,
+        threads: Pool,
     ) -> None:
         self._catalog = catalog
         self._layers = layers

@@ -22,10 +22,10 @@ from shim.images.register import Register
 from shim.images.settings import Settings
 from shim.images.snapshots import Snapshots
 from shim.images.syncer import Syncer
-from shim.images.threads import Threads
 from shim.images.unpackers import Unpackers
 from shim.model.image import Auth, Image
 from shim.model.stats import FilesystemUsage
+from shim.threads import Pool
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class ImageStore:
     def __init__(self, root: str, settings: Settings, quarantine: str = "") -> None:
         self._root = root
         self._quarantine = quarantine or os.path.join(root, "quarantine")
-        self._threads = Threads()
+        self._threads = Pool("images", 4)
         self._layers = LayerStore(root)
         self._blobs = BlobStore(root)
         self._catalog = Catalog(root, self._blobs, settings.pinned)

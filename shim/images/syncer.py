@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 
-from shim.images.threads import Threads
 from shim.kernel import files
+from shim.threads import Pool
 
 
 class Syncer:
     """Syncs the file system that a directory lies on."""
 
-    def __init__(self, directory: str, threads: Threads) -> None:
+    def __init__(self, directory: str, threads: Pool) -> None:
         self._directory = directory
         self._threads = threads
         self._running: asyncio.Task[None] | None = None

@@ -24,7 +24,7 @@ from typing import Any, Final
 import shim
 from shim import errors
 from shim.images.settings import Settings
-from shim.images.threads import Threads
+from shim.threads import Pool
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class _Worker:
 class Unpackers:
     """A pool of workers: as many as layers are unpacked at once, none when nothing is to do."""
 
-    def __init__(self, settings: Settings, threads: Threads) -> None:
+    def __init__(self, settings: Settings, threads: Pool) -> None:
         self._settings = settings
         self._threads = threads
         self._idle: list[_Worker] = []

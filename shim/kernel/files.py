@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import secrets
 from collections.abc import Iterator
-from typing import Final
 
 from shim.errors import KernelError
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
+from shim.kernel import libc
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600, durable: bool = False) -> None:
@@ -76,8 +73,7 @@ def syncfs(fd: int) -> None:
 
     Since Linux 5.8 it also tells of a write-back that failed meanwhile.
     """
-    if _libc.syncfs(ctypes.c_int(fd)) < 0:
-        raise KernelError("syncfs", ctypes.get_errno())
+    libc.check(libc.libc.syncfs(fd), "syncfs")
 
 
 def fd_path(dir_fd: int, name: str | bytes = b"") -> bytes:

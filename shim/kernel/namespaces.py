@@ -6,6 +6,7 @@ does next.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from shim.kernel import libc
@@ -28,6 +29,14 @@ KINDS: Final[dict[str, int]] = {
     "pid": CLONE_NEWPID,
     "net": CLONE_NEWNET,
 }
+
+
+def flags_of(kinds: Iterable[str]) -> int:
+    """Return the CLONE_NEW* bits of kinds, named as in KINDS."""
+    flags = 0
+    for kind in kinds:
+        flags |= KINDS[kind]
+    return flags
 
 
 def unshare(flags: int) -> None:

@@ -15,6 +15,7 @@ import stat
 from typing import Final
 
 from shim.errors import KernelError
+from shim.kernel import libc
 
 RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
@@ -22,7 +23,6 @@ RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 
-_SYS_OPENAT2: Final = 437  # the same on every architecture
 _MAX_LINKS: Final = 40  # as many as the kernel follows (path_resolution(7))
 _MAX_RACES: Final = 128
 _O_LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,8 +32,6 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-_openat2: Final = _libc.syscall
 _SIZE: Final = ctypes.sizeof(_OpenHow)
 
 
@@ -51,15 +49,9 @@ def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: 
         raise KernelError("openat2", errno.EINVAL, os.fsdecode(raw))
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(_MAX_RACES):
-        fd = _openat2(
-            ctypes.c_long(_SYS_OPENAT2),
-            ctypes.c_long(dir_fd),
-            ctypes.c_char_p(raw),
-            ctypes.byref(how),
-            ctypes.c_size_t(_SIZE),
-        )
+        fd = libc.syscall(libc.SYS_OPENAT2, dir_fd, raw, ctypes.byref(how), _SIZE)
         if fd >= 0:
-            return int(fd)
+            return fd
         code = ctypes.get_errno()
         if code not in (errno.EAGAIN, errno.EINTR):
             raise KernelError("openat2", code, os.fsdecode(raw))

@@ -10,14 +10,13 @@ import signal
 from typing import Final
 
 from shim.errors import KernelError
-from shim.kernel import libc
+from shim.kernel import libc, proc
 
 CLONE_PIDFD: Final = 0x1000
 CLONE_PARENT: Final = 0x8000
 CLONE_CLEAR_SIGHAND: Final = 0x100000000
 CLONE_INTO_CGROUP: Final = 0x200000000
 
-_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_KEEPCAPS: Final = 8
 _PR_SET_NAME: Final = 15
@@ -87,6 +86,31 @@ def pidfd_open(pid: int) -> int:
     return libc.check(libc.syscall(libc.SYS_PIDFD_OPEN, pid, 0), "pidfd_open", f"pid {pid}")
 
 
+def hold(pid: int, start_time: int) -> int | None:
+    """Return a pidfd of exactly this process; None if it is gone, or the pid is another's by now.
+
+    The pidfd is opened first and the start time read after: from then on the pid cannot come to mean another.
+
+    Args:
+        pid: in the host's pid namespace.
+        start_time: field 22 of /proc/PID/stat (``proc.start_time``).
+    """
+    try:
+        pidfd = pidfd_open(pid)
+    except KernelError as error:
+        if error.errno == errno.ESRCH:
+            return None
+        raise
+    try:
+        same = proc.start_time(pid) == start_time
+    except (ProcessLookupError, FileNotFoundError):
+        same = False
+    if not same:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
 def pidfd_send_signal(pidfd: int, number: int) -> None:
     """Send a signal to the process that a pidfd holds, and to no other."""
     libc.check(libc.syscall(libc.SYS_PIDFD_SEND_SIGNAL, pidfd, number, None, 0), "pidfd_send_signal")
@@ -130,11 +154,6 @@ def set_no_new_privs() -> None:
 def set_keep_capabilities(keep: bool) -> None:
     """Keep the permitted set when the user id changes from 0."""
     _prctl(_PR_SET_KEEPCAPS, int(keep))
-
-
-def set_parent_death_signal(number: int) -> None:
-    """Get a signal when the parent ends; 0 for none."""
-    _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def set_name(name: str) -> None:

@@ -18,8 +18,3 @@ def new_id() -> str:
 def is_id(text: str) -> bool:
     """Tell whether ``text`` is a whole id (not a prefix)."""
     return _ID.fullmatch(text) is not None
-
-
-def short(id_: str) -> str:
-    """Return the 13 digits that crictl prints."""
-    return id_[:13]

@@ -1,4 +1,4 @@
-"""Links, addresses and routes as netlink messages: pyroute2 knows the formats, ``netlink`` sends them. Pure."""
+"""Links, addresses and routes as netlink messages: pyroute2 knows the formats, ``netlink`` sends. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pyroute2.netlink.rtnl import rtypes
+from pyroute2.netlink.rtnl import rt_type
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -31,7 +31,7 @@ _IFF_UP: Final = 1
 _TABLE_MAIN: Final = 254
 _PROTO_STATIC: Final = 4
 _SCOPE_LINK: Final = 253
-_TYPE_UNICAST: Final = rtypes["unicast"]
+_TYPE_UNICAST: Final = rt_type["unicast"]
 _LOOPBACK_INDEX: Final = 1
 _NEW: Final = netlink.REQUEST | netlink.ACK | netlink.CREATE | netlink.EXCL
 _CHANGE: Final = netlink.REQUEST | netlink.ACK
@@ -65,7 +65,7 @@ class Route:
 
 
 def mac_of(address: ipaddress.IPv4Address) -> str:
-    """Return the hardware address of a pod: the same address always has the same, so no neighbour is ever stale."""
+    """Return the hardware address of a pod: it follows from the address, so no neighbour is stale."""
     return _MAC_PREFIX + "".join(f":{byte:02x}" for byte in address.packed)
 
 
@@ -95,7 +95,10 @@ def encode_bridge(name: str, mac: str, mtu: int) -> Message:
     """Make a bridge, up, with an address that does not follow its ports."""
     info = {"attrs": [("IFLA_INFO_KIND", "bridge")]}
     attributes = [
-        ("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu), ("IFLA_LINKINFO", info),
+        ("IFLA_IFNAME", name),
+        ("IFLA_ADDRESS", mac),
+        ("IFLA_MTU", mtu),
+        ("IFLA_LINKINFO", info),
     ]
     up = {"flags": _IFF_UP, "change": _IFF_UP}
     return Message(f"make bridge {name!r}", _encode(ifinfmsg, RTM_NEWLINK, _NEW, up, attributes))
@@ -107,7 +110,10 @@ def encode_veth(name: str, bridge_index: int, mtu: int, mac: str, pod_name: str,
     The pod's end comes down: the kernel refuses to open it before both ends know each other.
     """
     peer = [
-        ("IFLA_IFNAME", pod_name), ("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu), ("IFLA_NET_NS_FD", netns_fd),
+        ("IFLA_IFNAME", pod_name),
+        ("IFLA_ADDRESS", mac),
+        ("IFLA_MTU", mtu),
+        ("IFLA_NET_NS_FD", netns_fd),
     ]
     info = {
         "attrs": [
@@ -116,7 +122,10 @@ def encode_veth(name: str, bridge_index: int, mtu: int, mac: str, pod_name: str,
         ]
     }
     attributes = [
-        ("IFLA_IFNAME", name), ("IFLA_MASTER", bridge_index), ("IFLA_MTU", mtu), ("IFLA_LINKINFO", info),
+        ("IFLA_IFNAME", name),
+        ("IFLA_MASTER", bridge_index),
+        ("IFLA_MTU", mtu),
+        ("IFLA_LINKINFO", info),
     ]
     up = {"flags": _IFF_UP, "change": _IFF_UP}
     return Message(f"make link {name!r}", _encode(ifinfmsg, RTM_NEWLINK, _NEW, up, attributes))
@@ -173,7 +182,9 @@ def encode_address(index: int, name: str, interface: ipaddress.IPv4Interface) ->
     text = str(interface.ip)
     fields = {"family": _AF_INET, "prefixlen": interface.network.prefixlen, "index": index}
     attributes = [
-        ("IFA_LOCAL", text), ("IFA_ADDRESS", text), ("IFA_BROADCAST", str(interface.network.broadcast_address)),
+        ("IFA_LOCAL", text),
+        ("IFA_ADDRESS", text),
+        ("IFA_BROADCAST", str(interface.network.broadcast_address)),
     ]
     flags = _CHANGE | netlink.CREATE | netlink.REPLACE
     return Message(f"give {name!r} {interface}", _encode(ifaddrmsg, RTM_NEWADDR, flags, fields, attributes))
@@ -195,7 +206,11 @@ def encode_dump_addresses() -> Message:
 def encode_default_route(index: int, gateway: ipaddress.IPv4Address) -> Message:
     """Lead everything else to the gateway."""
     fields = {
-        "family": _AF_INET, "table": _TABLE_MAIN, "proto": _PROTO_STATIC, "type": _TYPE_UNICAST, "scope": 0,
+        "family": _AF_INET,
+        "table": _TABLE_MAIN,
+        "proto": _PROTO_STATIC,
+        "type": _TYPE_UNICAST,
+        "scope": 0,
     }
     attributes = [("RTA_GATEWAY", str(gateway)), ("RTA_OIF", index)]
     return Message(f"route to {gateway}", _encode(rtmsg, RTM_NEWROUTE, _NEW, fields, attributes))

@@ -1,8 +1,9 @@
 """Requests to the kernel over netlink sockets: plain, blocking, one round trip for many messages.
 
-pyroute2 encodes and decodes the messages (``links``, ``nft``); its own sockets run an event loop in a thread for each, which
-costs more than all requests of a pod together, so the few lines that send and receive are here (netlink(7)).
-The kernel answers a request before send(2) returns, so that no call here waits, except for locks in the kernel.
+pyroute2 encodes and decodes the messages (``links``, ``nft``); its own sockets run an event
+loop in a thread for each, which costs more than all requests of a pod together, so the few lines that send
+and receive are here (netlink(7)). The kernel answers a request before send(2) returns, so that no call here
+waits, except for locks in the kernel.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _TIMEOUT_S: Final = 10.0
 
 
 class NetlinkError(KernelError):
-    """The kernel refused a netlink request; ``filename`` says which, with the kernel's own words where it has some."""
+    """The kernel refused a netlink request; ``filename`` says which, with the kernel's words if any."""
 
     def __init__(self, what: str, errno: int, detail: str = "") -> None:
         super().__init__("netlink", errno, f"{what} ({detail})" if detail else what)
@@ -49,7 +50,7 @@ class NetlinkError(KernelError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One encoded request; ``what`` says what it does, for errors. Its sequence number is set when it is sent."""
+    """One encoded request; ``what`` says what it does, for errors. Sending sets its sequence number."""
 
     what: str
     data: bytes
@@ -114,7 +115,9 @@ class NetlinkSocket:
         self._borrowed = fd is not None
         try:
             if fd is None:
-                self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+                self._socket = socket.socket(
+                    socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
+                )
                 self._socket.bind((0, 0))
             else:
                 self._socket = socket.socket(fileno=fd)
@@ -193,6 +196,8 @@ class NetlinkSocket:
         try:
             return self._socket.recv(_RECEIVE_BYTES)
         except TimeoutError as error:
-            raise NetlinkError(messages[0].what, errnos.ETIMEDOUT, f"no answer in {_TIMEOUT_S:.0f} s") from error
+            raise NetlinkError(
+                messages[0].what, errnos.ETIMEDOUT, f"no answer in {_TIMEOUT_S:.0f} s"
+            ) from error
         except OSError as error:
             raise NetlinkError(messages[0].what, error.errno or 0, os.strerror(error.errno or 0)) from error

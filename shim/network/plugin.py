@@ -1,4 +1,4 @@
-"""What a pod network is to the rest: give a sandbox its addresses, take them back, tell whether that works."""
+"""What a pod network is to the rest: give a sandbox its addresses, take them back, tell if that works."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class SetupRequest:
 
     Attributes:
         netns_path: where its network namespace is pinned.
-        netlink_fd: a NETLINK_ROUTE socket that was opened inside that namespace; it stays the caller's. No thread
-            here ever enters a namespace, so the built-in network needs it; CNI plugins enter by themselves.
+        netlink_fd: a NETLINK_ROUTE socket opened inside that namespace; it stays the caller's. No thread here
+            ever enters a namespace, so the built-in network needs it; CNI plugins enter by themselves.
         port_mappings: those with host_port 0 are ignored.
         cgroup_parent: of the pod, for plugins that ask.
     """
@@ -56,7 +56,7 @@ class Network(Protocol):
         Raises:
             ResourceExhausted: no address is free.
             AlreadyExists: another pod has one of the host ports, or the sandbox has a network.
-            FailedPrecondition: a process of the node listens on one of the host ports, or no network is configured.
+            FailedPrecondition: a process listens on one of the host ports, or no network is configured.
         """
 
     async def teardown(self, sandbox_id: str, netns_path: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -51,9 +50,3 @@ class Context:
     def warn(self, message: str) -> None:
         """Tell the daemon something that does not stop the start."""
         wire.send(self.fds["sync"], {"type": "warning", "message": message})
-
-    def close_kept(self) -> None:
-        """Close what no step took."""
-        for fd in self.kept.values():
-            os.close(fd)
-        self.kept.clear()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from shim.errors import KernelError, NotFound
-from shim.kernel import mount, namespaces, proc, process
+from shim.kernel import mount, namespaces, process
 from shim.runtime import wire
 from shim.runtime.context import Context
 from shim.runtime.steps import Step, step
@@ -111,10 +111,7 @@ class Unshare(Step):
 
     def execute(self, context: Context) -> None:
         """Make them all at once."""
-        flags = 0
-        for kind in self.kinds:
-            flags |= namespaces.KINDS[kind]
-        namespaces.unshare(flags)
+        namespaces.unshare(namespaces.flags_of(self.kinds))
 
 
 @step
@@ -128,18 +125,11 @@ class JoinProcess(Step):
     SAYS: ClassVar = "join the container's namespaces"
 
     def execute(self, context: Context) -> None:
-        """Hold the process first, then compare: a pid that was used again is noticed."""
-        try:
-            pidfd = process.pidfd_open(self.pid)
-            same = proc.start_time(self.pid) == self.start_time
-        except OSError:
-            raise NotFound("process", str(self.pid)) from None
-        if not same:
+        """Hold the process, so that the pid cannot come to mean another, and join all at once."""
+        pidfd = process.hold(self.pid, self.start_time)
+        if pidfd is None:
             raise NotFound("process", str(self.pid))
-        flags = 0
-        for kind in self.kinds:
-            flags |= namespaces.KINDS[kind]
-        namespaces.setns(pidfd, flags, f"pid {self.pid}")
+        namespaces.setns(pidfd, namespaces.flags_of(self.kinds), f"pid {self.pid}")
         os.close(pidfd)
 
 

@@ -6,26 +6,19 @@ import os
 from errno import ESRCH
 
 from shim.errors import KernelError
-from shim.kernel import proc, process
+from shim.kernel import process
 from shim.model.container import ProcessRef
 
 
 def send_signal(target: ProcessRef, signum: int) -> None:
-    """Send a signal to exactly this process; do nothing if it is gone.
-
-    A pidfd is opened first and the start time read after: from then on the pid cannot come to mean another.
-    """
+    """Send a signal to exactly this process; do nothing if it is gone."""
+    pidfd = process.hold(target.pid, target.start_time)
+    if pidfd is None:
+        return
     try:
-        pidfd = process.pidfd_open(target.pid)
+        process.pidfd_send_signal(pidfd, signum)
     except KernelError as error:
-        if error.errno == ESRCH:
-            return
-        raise
-    try:
-        if proc.start_time(target.pid) == target.start_time:
-            process.pidfd_send_signal(pidfd, signum)
-    except (KernelError, ProcessLookupError, FileNotFoundError) as error:
-        if isinstance(error, KernelError) and error.errno != ESRCH:
+        if error.errno != ESRCH:
             raise
     finally:
         os.close(pidfd)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from shim.errors import NotFound
 from shim.model.container import ContainerMetadata, ContainerSpec, ContainerStatus
 from shim.model.sandbox import SandboxMetadata, SandboxSpec, SandboxStatus
-from shim.services.pools import Pool
 from shim.services.views import ContainerView, SandboxView
 from shim.store.containers import ContainerStore
 from shim.store.sandboxes import SandboxStore
+from shim.threads import Pool
 
 
 class Records:

@@ -1,15 +1,17 @@
 """Descriptors kept for children, by id and name.
 
-Names that travel with ``fork`` and are used by the child alone: ``plan`` (sealed memfd), ``sync`` (to the daemon),
-``stdin``, ``stdout``, ``stderr`` (the child's ends). Names that are kept, as long as the child is known:
+Names that travel with ``fork`` and are used by the child alone: ``plan`` (sealed memfd), ``sync`` (to the
+daemon), ``stdin``, ``stdout``, ``stderr`` (the child's ends).
+Names that are kept, as long as the child is known:
 
 * ``pidfd``, and ``tty`` (the master) come up from the child;
 * ``stdout_read``, ``stderr_read``, ``stdin_write``: the other ends of its pipes;
-* ``kill_dir``: directory of its tracking cgroup2; ``memory_events`` (v2) or ``oom_eventfd`` and ``oom_control`` (v1);
+* ``kill_dir``: directory of its tracking cgroup2;
+* ``memory_events`` (v2) or ``oom_eventfd`` and ``oom_control`` (v1);
 * ``carry``: a memfd in which the logger notes unfinished lines (``carry``).
 
-As long as one process holds them, no container sees SIGPIPE or SIGHUP; the daemon, the supervisor and the logger
-each have such a store.
+As long as one process holds them, no container sees SIGPIPE or SIGHUP; the daemon, the supervisor and the
+logger each have such a store.
 """
 
 from __future__ import annotations

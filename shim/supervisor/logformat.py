@@ -1,11 +1,11 @@
 r"""CRI log lines. Pure: bytes in, bytes out.
 
-A line is ``<RFC 3339 time with nanoseconds> <stdout|stderr> <F|P> <content>\n``; P marks a piece that goes on in
-the next line of that stream, F the last piece (or a whole line).
+A line is ``<RFC 3339 time with nanoseconds> <stdout|stderr> <F|P> <content>\n``; P marks a piece that goes on
+in the next line of that stream, F the last piece (or a whole line).
 https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md
 
-This path sees floods. A chunk whose lines are all short is formatted by one ``replace`` in C, without looking at
-single lines; only what is longer than the limit is cut in Python.
+This path sees floods. A chunk whose lines are all short is formatted by one ``replace`` in C, without looking
+at single lines; only what is longer than the limit is cut in Python.
 """
 
 from __future__ import annotations

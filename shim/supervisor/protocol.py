@@ -28,7 +28,7 @@ Every request carries a ``seq`` of the asker's choice, and exactly one ``reply``
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final, TypeVar
 
@@ -124,7 +124,7 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """Tell children with a serial above ``after``, at most ``limit``; the reply says whether there are more."""
+    """Tell children with a serial above ``after``, at most ``limit``; the reply says if there are more."""
 
     seq: int
     after: int = 0
@@ -351,7 +351,8 @@ def error_of(failure: Failure) -> Exception:
     """Return the error that a failure tells of, of the same class."""
     if failure.name == "KernelError":
         return errors.KernelError(failure.syscall or "supervisor", failure.errno, failure.path or None)
-    return _REBUILT.get(failure.name, errors.Internal)(failure.message)
+    rebuild = _REBUILT.get(failure.name, errors.Internal)
+    return rebuild(failure.message)
 
 
 class _Missing(errors.NotFound):
@@ -363,7 +364,7 @@ class _Missing(errors.NotFound):
         self.name = message
 
 
-_REBUILT: Final[Mapping[str, Any]] = {
+_REBUILT: Final[Mapping[str, Callable[[str], Exception]]] = {
     "NotFound": _Missing,
     "AlreadyExists": errors.AlreadyExists,
     "InvalidArgument": errors.InvalidArgument,
