@@ -22,7 +22,11 @@ def kill(h: Hierarchy, path: str) -> None:
     Raises:
         Unavailable: new ones appeared faster than they could be killed. KernelError: the kernel refuses.
     """
-    directory = h.unified + path
+    kill_directory(h.unified + path)
+
+
+def kill_directory(directory: str) -> None:
+    """Do as ``kill``, by the path of a cgroup2 directory, such as one in /proc/self/fd."""
     try:
         cgroupfs.write(os.path.join(directory, "cgroup.kill"), "1")
     except KernelError as error:

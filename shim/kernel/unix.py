@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 _F_ADD_SEALS: Final = 1033
@@ -44,6 +45,48 @@ def recv_message(sock: socket.socket, max_bytes: int = 65536, max_fds: int = 64)
             os.close(fd)
         raise ValueError(f"a packet of more than {max_bytes} bytes or {max_fds} descriptors")
     return data, list(fds)
+
+
+def socketpair() -> tuple[int, int]:
+    """Return both ends of a connected SOCK_SEQPACKET pair, close-on-exec, that block."""
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return left.detach(), right.detach()
+
+
+def connect(sock: socket.socket, path: str) -> None:
+    """Connect to a socket file, however long its path is: 107 bytes are all that an address holds.
+
+    Raises:
+        OSError: as connect(2); also where its directory is missing.
+    """
+    with _directory(path) as address:
+        sock.connect(address)
+
+
+def listen(path: str, backlog: int = 128, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
+    """Listen on a socket file of mode 0600, in place of one that is there. Its path may be of any length."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
+    try:
+        with _directory(path) as address:
+            sock.bind(address)
+        os.chmod(path, 0o600)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def _directory(path: str) -> Iterator[str]:
+    directory, name = os.path.split(path)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{name}"
+    finally:
+        os.close(fd)
 
 
 def peer(sock: socket.socket) -> tuple[int, int, int]:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
 from shim import errors
@@ -209,13 +209,14 @@ class Shutdown:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer to the request with the same ``seq``."""
+    """Answer to the request with the same ``seq``; to ``hello`` with pid and release of who answers."""
 
     seq: int
     failure: Failure | None = None
     more: bool = False
     version: int = VERSION
     pid: int = 0
+    release: str = ""
     dropped_bytes: int = 0
 
 
@@ -333,6 +334,12 @@ def _checked(cls: type, name: str, annotation: str, value: Any) -> Any:
     if annotation.startswith("tuple") and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
     raise ProtocolError(f"{cls.__name__}.{name} is not {annotation}")
+
+
+def with_seq(message: _Value, seq: int) -> _Value:
+    """Return a message with another ``seq``, as it is passed on."""
+    copy: _Value = replace(message, seq=seq)  # type: ignore[type-var]
+    return copy
 
 
 def failure_of(error: BaseException) -> Failure:
