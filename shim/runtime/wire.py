@@ -50,37 +50,52 @@ def decode(packet: bytes) -> dict[str, Any]:
     return message
 
 
-def encode_error(error: BaseException, stage: str) -> dict[str, Any]:
-    """Return an error as a message; ``stage`` is what was being done."""
-    message: dict[str, Any] = {
-        "type": "error",
-        "class": type(error).__name__,
-        "message": str(error),
-        "stage": stage,
-    }
+def encode_error(error: BaseException, stage: str = "") -> dict[str, Any]:
+    """Return an error as a message; ``stage`` is what was being done, empty where that goes without saying.
+
+    Every error that crosses a process border has this one form. A class that is not one of ``shim.errors``
+    travels as its base among them, or as ``Internal``.
+    """
+    message: dict[str, Any] = {"type": "error", "message": str(error), "stage": stage}
     if isinstance(error, OSError):
         path = error.filename
-        message |= {
+        return message | {
             "class": "KernelError",
-            "syscall": getattr(error, "syscall", "") or "open",
+            "syscall": getattr(error, "syscall", ""),
             "errno": error.errno or errno.EIO,
             "path": os.fsdecode(path) if isinstance(path, str | bytes) else None,
         }
+    message["class"] = _class_name(error)
+    if isinstance(error, errors.NotFound):
+        message |= {"kind": error.kind, "name": error.name}
     if isinstance(error, errors.ExecFailed):
         message["exit_code"] = error.exit_code
+    if message["class"] == "Internal" and not isinstance(error, errors.ShimError):
+        message["message"] = f"{type(error).__name__}: {error}"
     return message
 
 
 def decode_error(message: dict[str, Any]) -> Exception:
-    """Return the error of a message as the class that it had in the child."""
-    kind, stage, text = message.get("class", ""), message.get("stage", ""), message.get("message", "")
-    if kind == "KernelError":
-        path = message.get("path")
-        shown = f"{path} ({stage})" if path else stage
-        return errors.KernelError(message.get("syscall", ""), int(message.get("errno", errno.EIO)), shown)
-    if kind == "ExecFailed":
+    """Return the error of a message as the class that it had in the other process."""
+    name, stage, text = message.get("class", ""), message.get("stage", ""), message.get("message", "")
+    if name == "KernelError":
+        shown = " while trying to ".join(part for part in (message.get("path"), stage) if part)
+        return errors.KernelError(
+            message.get("syscall", ""), int(message.get("errno", errno.EIO)), shown or None
+        )
+    if name == "ExecFailed":
         return errors.ExecFailed(text, int(message.get("exit_code", 127)))
-    known = getattr(errors, kind, None)
-    if isinstance(known, type) and issubclass(known, errors.ShimError) and known is not errors.NotFound:
-        return known(f"{stage}: {text}")
-    return errors.Internal(f"{stage}: {kind}: {text}")
+    if name == "NotFound":
+        return errors.NotFound(message.get("kind", ""), message.get("name", ""))
+    known = getattr(errors, name, None)
+    whole = f"cannot {stage}: {text}" if stage else text
+    if isinstance(known, type) and issubclass(known, errors.ShimError):
+        return known(whole)
+    return errors.Internal(whole)
+
+
+def _class_name(error: BaseException) -> str:
+    for cls in type(error).__mro__:
+        if getattr(errors, cls.__name__, None) is cls and cls is not errors.ShimError:
+            return cls.__name__
+    return "Internal"
