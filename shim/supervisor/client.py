@@ -147,14 +147,6 @@ class SupervisorClient:
         """Return when what a container has written until now is in its log file."""
         await self._ask(lambda seq: protocol.Drain(seq, id_))
 
-    async def attach(self, id_: str, fds: Mapping[str, int]) -> None:
-        """Copy a container's output to ``stdout`` and ``stderr``, its input from ``stdin``. Takes ``fds``."""
-        names, numbers = packets.split(fds)
-        try:
-            await self._ask(lambda seq: protocol.Attach(seq, id_, names), numbers)
-        finally:
-            fdstore.close_all(numbers)
-
     async def upgrade(self) -> None:
         """Have the supervisor become this daemon's version of itself; its children stay."""
         argv = tuple(programs.argv_of(spawn.MODULE))
@@ -173,9 +165,9 @@ class SupervisorClient:
         try:
             child = await self._fork(request)
         finally:
-            record = self._starting.pop(request.id)
             if child is None:
                 self._discard(request.id)
+        record = self._starting.pop(request.id)
         if record is not None:
             # Not before the caller has written down that it began.
             asyncio.get_running_loop().call_soon(self._on_exit, record)
@@ -241,6 +233,7 @@ class SupervisorClient:
             with contextlib.suppress(ShimError, OSError):
                 await self._ask(lambda seq: protocol.Kill(seq, id_))
                 await self.forget(id_)
+            self._starting.pop(id_, None)
 
         task = asyncio.ensure_future(discard())
         self._discarding.add(task)

@@ -36,7 +36,6 @@ class _Waiting:
     """A request to the logger whose reply somebody awaits; sent again to the next logger."""
 
     message: Message
-    fds: dict[str, int]
     answer: Answer
 
 
@@ -85,12 +84,12 @@ class LoggerLink:
         """Tell the logger that a child is over."""
         self._send(protocol.Forget(self._next(), id_))
 
-    def request(self, build: Callable[[int], Message], fds: dict[str, int], answer: Answer) -> None:
-        """Pass a request on; ``answer`` gets the logger's reply. Descriptors belong to this from now on."""
+    def request(self, build: Callable[[int], Message], answer: Answer) -> None:
+        """Pass a request on; ``answer`` gets the logger's reply."""
         seq = self._next()
         message = build(seq)
-        self._waiting[seq] = _Waiting(message, fds, answer)
-        self._send(message, tuple(fds.values()))
+        self._waiting[seq] = _Waiting(message, answer)
+        self._send(message)
 
     def shutdown(self) -> None:
         """Let the logger end when it has written what it has."""
@@ -166,14 +165,13 @@ class LoggerLink:
         for child in list(self._children.after(0)):
             self.adopt(child)
         for waiting in self._waiting.values():
-            self._send(waiting.message, tuple(waiting.fds.values()))
+            self._send(waiting.message)
 
     def _on_message(self, message: Message, fds: Mapping[str, int]) -> None:
         fdstore.close_all(fds.values())
         if isinstance(message, Reply):
             waiting = self._waiting.pop(message.seq, None)
             if waiting is not None:
-                fdstore.close_all(waiting.fds.values())
                 waiting.answer(message)
             elif message.failure is not None:
                 log.warning("logger: %s", message.failure.message)

@@ -178,8 +178,9 @@ class _Client:
                 exit_records.check_id(message.child.id)
                 self._supervisor.logger.adopt(self._children.adopt(message.child, fds))
                 return Reply(message.seq)
-            case protocol.Reopen() | protocol.Drain() | protocol.Attach():
-                self._pass_on(message, fds)
+            case protocol.Reopen() | protocol.Drain():
+                fdstore.close_all(fds.values())
+                self._pass_on(message)
                 return None
             case protocol.Upgrade():
                 try:
@@ -239,13 +240,11 @@ class _Client:
 
         self._supervisor.forks.start(message, fds, done)
 
-    def _pass_on(
-        self, message: protocol.Reopen | protocol.Drain | protocol.Attach, fds: dict[str, int]
-    ) -> None:
+    def _pass_on(self, message: protocol.Reopen | protocol.Drain) -> None:
         def answer(reply: Reply) -> None:
             self.packets.send(protocol.with_seq(reply, message.seq))
 
-        self._supervisor.logger.request(lambda seq: protocol.with_seq(message, seq), fds, answer)
+        self._supervisor.logger.request(lambda seq: protocol.with_seq(message, seq), answer)
 
 
 def prepare(places: Places) -> int:

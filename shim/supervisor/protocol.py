@@ -11,7 +11,7 @@
       |                                     | <-- child + fds, ... child, reply   |
       | adopt + fds (to a new supervisor)-> | adopt + fds ----------------------> |
       | <---------------------------- reply |                                     |
-      | reopen | drain | attach + fds ----> | the same, passed on --------------> |
+      | reopen | drain -------------------> | the same, passed on --------------> |
       | <---------------------------- reply | <---------------------------- reply |
       | kill | forget --------------------> | forget ---------------------------> |
       | <---------------------------- reply |                                     |
@@ -182,15 +182,6 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
-class Attach:
-    """Copy output to the descriptors named ``stdout``/``stderr``, and input from ``stdin``."""
-
-    seq: int
-    id: str
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Upgrade:
     """Replace the program by execve of ``executable`` (the one fd) with ``argv``; children stay."""
 
@@ -228,20 +219,7 @@ class Exited:
 
 
 Message = (
-    Hello
-    | Fork
-    | List
-    | Child
-    | Adopt
-    | Forget
-    | Kill
-    | Reopen
-    | Drain
-    | Attach
-    | Upgrade
-    | Shutdown
-    | Reply
-    | Exited
+    Hello | Fork | List | Child | Adopt | Forget | Kill | Reopen | Drain | Upgrade | Shutdown | Reply | Exited
 )
 _MESSAGES: Final[Mapping[str, type]] = {
     c.__name__.lower(): c
@@ -255,7 +233,6 @@ _MESSAGES: Final[Mapping[str, type]] = {
         Kill,
         Reopen,
         Drain,
-        Attach,
         Upgrade,
         Shutdown,
         Reply,
