@@ -25,6 +25,8 @@ from shim.kernel import process, unix
 from shim.runtime import steps_mounts as _mounts
 from shim.runtime import steps_namespaces as _namespaces
 from shim.runtime import steps_process as _process
+from shim.runtime import steps_reaper as _reaper
+from shim.runtime import steps_volumes as _volumes
 from shim.runtime import wire
 from shim.runtime.context import Context
 from shim.runtime.plan import Plan, decode_plan
@@ -35,7 +37,7 @@ from shim.runtime.steps import Step
 ANNOUNCEMENT: Final = struct.Struct("=q")
 
 # Importing them makes their steps known to ``decode_plan``.
-STEP_MODULES: Final = (_mounts, _namespaces, _process)
+STEP_MODULES: Final = (_mounts, _namespaces, _process, _reaper, _volumes)
 
 _FAILED: Final = 128
 
@@ -62,6 +64,7 @@ def run(plan: bytes, fds: Mapping[str, int]) -> NoReturn:
     """
     context = Context(fds)
     try:
+        os.umask(0o022)
         forbid_imports()
         todo = decode_plan(plan)
         _carry_out(todo.stage1, context)

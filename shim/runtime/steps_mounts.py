@@ -16,102 +16,11 @@ from typing import ClassVar, Final
 
 from shim.errors import InvalidArgument, KernelError
 from shim.kernel import mount, paths, tty
-from shim.model.mount import Propagation
 from shim.runtime.context import Context
+from shim.runtime.rooted import attach_in_root
 from shim.runtime.steps import Step, step
 
-_PROPAGATION: Final = {
-    Propagation.PRIVATE: mount.MS_PRIVATE,
-    Propagation.HOST_TO_CONTAINER: mount.MS_SLAVE,
-    Propagation.BIDIRECTIONAL: mount.MS_SHARED,
-}
 _NULL_DEVICE: Final = os.makedev(1, 3)
-
-
-def target_in_root(root_fd: int, path: str, directory: bool) -> int:
-    """Return an O_PATH descriptor of a mount point below the root, made if it is missing."""
-    if directory:
-        return paths.mkdir_in_root(root_fd, path)
-    parent, _, name = path.rstrip("/").rpartition("/")
-    parent_fd = paths.mkdir_in_root(root_fd, parent)
-    try:
-        try:
-            return paths.open_in_root(root_fd, path, os.O_PATH)
-        except KernelError as error:
-            if error.errno != errno.ENOENT:
-                raise
-        os.close(
-            os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=parent_fd)
-        )
-        return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-    finally:
-        os.close(parent_fd)
-
-
-def attach_in_root(context: Context, tree_fd: int, path: str) -> None:
-    """Attach a detached tree below the root; its target becomes a file or directory, as the tree is."""
-    directory = stat.S_ISDIR(os.fstat(tree_fd).st_mode)
-    target = target_in_root(context.look("root"), path, directory)
-    try:
-        mount.attach(tree_fd, target, path)
-    finally:
-        os.close(target)
-
-
-@step
-@dataclass(frozen=True, slots=True)
-class OpenVolume(Step):
-    """Clone the tree of a host path. Runs in: stage 1, the host's namespaces.
-
-    Attributes:
-        name: under which AttachVolume finds it.
-        propagation: model.mount.Propagation.
-    """
-
-    name: str
-    host_path: str
-    readonly: bool
-    recursive_read_only: bool
-    propagation: int
-
-    def describe(self) -> str:
-        """Name the host path."""
-        return f"open the volume {self.host_path}"
-
-    def execute(self, context: Context) -> None:
-        """Clone it and set what it allows, before anybody can see it."""
-        flags = mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE
-        tree = context.keep(self.name, mount.open_tree(mount.AT_FDCWD, self.host_path, flags))
-        every = mount.AT_EMPTY_PATH | mount.AT_RECURSIVE
-        mount.mount_setattr(tree, "", every, propagation=_PROPAGATION[Propagation(self.propagation)])
-        if self.recursive_read_only:
-            try:
-                mount.mount_setattr(tree, "", every, set_=mount.MOUNT_ATTR_RDONLY)
-            except KernelError as error:
-                raise InvalidArgument(
-                    f"RROUnsupported: cannot make {self.host_path} read-only: {error}"
-                ) from None
-        elif self.readonly:
-            mount.mount_setattr(tree, "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
-
-
-@step
-@dataclass(frozen=True, slots=True)
-class AttachVolume(Step):
-    """Put an opened volume where the container sees it."""
-
-    name: str
-    target: str
-
-    def describe(self) -> str:
-        """Name the target."""
-        return f"attach a volume at {self.target}"
-
-    def execute(self, context: Context) -> None:
-        """Attach it."""
-        tree = context.take(self.name)
-        attach_in_root(context, tree, self.target)
-        os.close(tree)
 
 
 @step

@@ -201,7 +201,7 @@ class PinNamespace(Step):
     """Bind a namespace of this process to a file, so that it outlives the process.
 
     Attributes:
-        source: its name below /proc/self/ns; ``pid_for_children`` for a pid namespace.
+        source: its name below /proc/self/ns, such as ``net``.
         path: an empty file that the caller has made.
     """
 

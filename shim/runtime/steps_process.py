@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import stat
@@ -68,7 +69,7 @@ class Defaults(Step):
                 resource.setrlimit(number, (soft, hard))
             except (ValueError, PermissionError):
                 _, ceiling = resource.getrlimit(number)
-                resource.setrlimit(number, (min(soft, ceiling), ceiling))
+                resource.setrlimit(number, (_lower(soft, ceiling), ceiling))
                 context.warn(f"limit {number} is {ceiling} instead of {hard}: CAP_SYS_RESOURCE is missing")
         self._oom_score(context)
         try:
@@ -179,7 +180,16 @@ class Execute(Step):
         except OSError as error:
             code = _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
             reason = (error.strerror or "").lower()
-            raise ExecFailed(f"exec: {self.argv[0]!r}: {reason}", code) from None
+            raise ExecFailed(f"exec: {quoted(self.argv[0])}: {reason}", code) from None
+
+
+def _lower(limit: int, ceiling: int) -> int:
+    return ceiling if limit == resource.RLIM_INFINITY else min(limit, ceiling)
+
+
+def quoted(name: str) -> str:
+    """Return a name in the double quotes that users of other runtimes know from this error."""
+    return json.dumps(name, ensure_ascii=False)
 
 
 def find_program(name: str, path: str) -> str:
@@ -198,5 +208,5 @@ def find_program(name: str, path: str) -> str:
                 return candidate
             denied = True
     if denied:
-        raise ExecFailed(f"exec: {name!r}: permission denied", _NOT_EXECUTABLE)
-    raise ExecFailed(f"exec: {name!r}: executable file not found in $PATH", _NOT_FOUND)
+        raise ExecFailed(f"exec: {quoted(name)}: permission denied", _NOT_EXECUTABLE)
+    raise ExecFailed(f"exec: {quoted(name)}: executable file not found in $PATH", _NOT_FOUND)

@@ -97,5 +97,5 @@ def decode_error(message: dict[str, Any]) -> Exception:
 def _class_name(error: BaseException) -> str:
     for cls in type(error).__mro__:
         if getattr(errors, cls.__name__, None) is cls and cls is not errors.ShimError:
-            return cls.__name__
+            return str(cls.__name__)
     return "Internal"

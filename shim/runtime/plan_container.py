@@ -1,0 +1,235 @@
+"""The plan of a container: from what was asked to the steps of both stages. Pure.
+
+Stage 1 opens what host paths name, joins the pod's namespaces and assembles the root; stage 2 is the process
+that the container sees. What needs its PID or cgroup namespace is mounted there.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from shim.errors import InvalidArgument, Unimplemented
+from shim.kernel import mount
+from shim.model.cgroup import Place
+from shim.model.container import ContainerSpec, ProcessRef
+from shim.model.mount import Volume
+from shim.model.sandbox import SandboxSpec
+from shim.model.security import NamespaceMode
+from shim.runtime import default_files as defaults
+from shim.runtime.plan import Plan
+from shim.runtime.plan_process import Limits, plan_program, plan_surroundings
+from shim.runtime.privileges import Privileges
+from shim.runtime.steps import Step
+from shim.runtime.steps_mounts import (
+    DetachFromHost,
+    MakeDevices,
+    MountNew,
+    MountOverlay,
+    OpenTerminal,
+    PivotRoot,
+    ProtectPaths,
+    RootReadonly,
+)
+from shim.runtime.steps_namespaces import (
+    EnterV1Cgroups,
+    JoinNamespaces,
+    JoinProcess,
+    OpenCgroups,
+    OpenNamespaces,
+    Unshare,
+)
+from shim.runtime.steps_process import Streams
+from shim.runtime.steps_volumes import AttachVolume, BindDirectories, OpenVolume
+
+_CGROUPS = "/sys/fs/cgroup"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """All that the plan of a container is made from.
+
+    Attributes:
+        pod_files: container path to the host path of a file of the pod (hosts, hostname, resolv.conf).
+        shm: host directory that is the pod's /dev/shm.
+        devices: tuples as of MakeDevices, besides the default ones.
+        target: the process whose PID namespace is joined (mode TARGET).
+    """
+
+    spec: ContainerSpec
+    sandbox: SandboxSpec
+    place: Place
+    privileges: Privileges
+    limits: Limits
+    pod_files: Mapping[str, str]
+    shm: str
+    devices: tuple[defaults.DeviceNode, ...] = ()
+    target: ProcessRef | None = None
+
+
+def plan_container(c: ContainerPlan) -> Plan:
+    """Return the plan.
+
+    Raises:
+        Unimplemented: something asked for cannot be done yet.
+        InvalidArgument: a volume lies where none can be.
+    """
+    _refuse(c)
+    volumes = plan_volumes(c)
+    replaced = frozenset(_normal(volume.container_path) for volume in volumes)
+    early = [(f"volume {n}", v) for n, v in enumerate(volumes) if not _is_late(v.container_path)]
+    late = [(f"volume {n}", v) for n, v in enumerate(volumes) if _is_late(v.container_path)]
+    stage1: list[Step] = [
+        OpenCgroups(c.place.join.v1_tasks, c.place.join.v2_dir),
+        *_open_volumes(enumerate(volumes)),
+        *_namespaces(c),
+        DetachFromHost(),
+        MountOverlay(c.spec.rootfs.lowers, c.spec.rootfs.upper, c.spec.rootfs.work),
+        *_default_mounts(c, replaced),
+        *(AttachVolume(name, volume.container_path) for name, volume in early),
+    ]
+    if c.spec.config.tty:
+        stage1.append(OpenTerminal(c.spec.user.uid, 0, 0))
+    stage1.append(PivotRoot())
+    stage2: list[Step] = [
+        *_late_mounts(c, replaced),
+        *(AttachVolume(name, volume.container_path) for name, volume in late),
+        *_protection(c),
+        *plan_surroundings(c.spec, c.limits),
+    ]
+    if c.spec.config.security.readonly_rootfs:
+        stage2.append(RootReadonly())
+    stage2 += [
+        Streams(c.spec.user.uid, c.spec.user.gid),
+        EnterV1Cgroups(len(c.place.join.v1_tasks)),
+        *plan_program(c.spec, c.spec.argv, c.privileges),
+    ]
+    return Plan("container", tuple(stage1), tuple(stage2))
+
+
+def plan_volumes(c: ContainerPlan) -> list[Volume]:
+    """Return what is bound: the pod's files unless a volume is in their place; outer paths come first."""
+    security = c.spec.config.security
+    theirs = {_normal(volume.container_path) for volume in c.spec.config.volumes}
+    ours = [
+        Volume(path, source, readonly=security.readonly_rootfs)
+        for path, source in c.pod_files.items()
+        if path not in theirs
+    ]
+    if "/dev/shm" not in theirs:  # noqa: S108 - a mount point, not a place for a file
+        ours.append(Volume("/dev/shm", c.shm))  # noqa: S108
+    return sorted([*ours, *c.spec.config.volumes], key=lambda v: _normal(v.container_path).count("/"))
+
+
+def shared_kinds(c: ContainerPlan) -> tuple[str, ...]:
+    """Return the kinds of the pod's namespaces that the container joins."""
+    kinds = [kind for kind in ("net", "ipc", "uts") if kind in c.sandbox.pins]
+    if pid_mode(c.spec, c.sandbox) is NamespaceMode.POD and "pid" in c.sandbox.pins:
+        kinds.append("pid")
+    return tuple(kinds)
+
+
+def pid_mode(spec: ContainerSpec, sandbox: SandboxSpec) -> NamespaceMode:
+    """Return whose PID namespace the container is in.
+
+    A container that shares its pod's is where the pod is: the node's, or, in a pod without one, its own.
+    """
+    asked = spec.config.security.namespaces
+    pods = sandbox.config.security.namespaces.pid
+    mode = pods if asked is None else asked.pid
+    return pods if mode is NamespaceMode.POD else mode
+
+
+def _namespaces(c: ContainerPlan) -> Iterable[Step]:
+    shared = shared_kinds(c)
+    mode = pid_mode(c.spec, c.sandbox)
+    if shared:
+        yield OpenNamespaces(tuple((kind, c.sandbox.pins[kind]) for kind in shared))
+    if mode is NamespaceMode.TARGET:
+        if c.target is None:
+            raise InvalidArgument("pid namespace mode TARGET needs the container that it names to run")
+        yield JoinProcess(c.target.pid, c.target.start_time, ("pid",))
+    if shared:
+        yield JoinNamespaces(shared)
+    yield Unshare(("mnt", "pid") if mode is NamespaceMode.CONTAINER else ("mnt",))
+
+
+def _open_volumes(volumes: Iterable[tuple[int, Volume]]) -> Iterable[Step]:
+    for number, volume in volumes:
+        yield OpenVolume(
+            f"volume {number}",
+            volume.host_path,
+            volume.readonly,
+            volume.recursive_read_only,
+            int(volume.propagation),
+        )
+
+
+def _default_mounts(c: ContainerPlan, replaced: frozenset[str]) -> Iterable[Step]:
+    privileged = c.spec.config.security.privileged
+    for each in defaults.early_mounts(readonly_sys=not privileged):
+        if each.target not in replaced:
+            yield each
+        if each.target == "/dev" and "/dev" not in replaced:
+            yield MakeDevices((*defaults.DEVICES, *c.devices), defaults.LINKS)
+    if c.place.join.v1_tasks and not replaced & {"/sys", _CGROUPS}:
+        yield from _v1_cgroups(c, 0 if privileged else mount.MOUNT_ATTR_RDONLY)
+
+
+def _v1_cgroups(c: ContainerPlan, readonly: int) -> Iterable[Step]:
+    """Show each hierarchy from the container's own cgroup down: version 1 has no better way."""
+    attributes = defaults.PLAIN | readonly
+    yield MountNew("tmpfs", "cgroup", _CGROUPS, defaults.PLAIN, ("mode=755",))
+    binds = []
+    for tasks in c.place.join.v1_tasks:
+        directory = posixpath.dirname(tasks)
+        hierarchy = directory.removesuffix(c.place.path)
+        binds.append((directory, f"{_CGROUPS}/{posixpath.basename(hierarchy)}"))
+    yield BindDirectories(tuple(binds), attributes)
+
+
+def _late_mounts(c: ContainerPlan, replaced: frozenset[str]) -> Iterable[Step]:
+    if "/proc" not in replaced:
+        yield MountNew("proc", "proc", "/proc", defaults.PLAIN, ())
+    if not c.place.join.v1_tasks and not replaced & {"/sys", _CGROUPS}:
+        yield Unshare(("cgroup",))
+        readonly = 0 if c.spec.config.security.privileged else mount.MOUNT_ATTR_RDONLY
+        yield MountNew("cgroup2", "cgroup", _CGROUPS, defaults.PLAIN | readonly, ())
+
+
+def _protection(c: ContainerPlan) -> Iterable[Step]:
+    security = c.spec.config.security
+    if security.privileged:
+        return
+    masked, readonly = security.masked_paths, security.readonly_paths
+    if not masked and not readonly:
+        masked, readonly = defaults.MASKED_PATHS, defaults.READONLY_PATHS
+    yield ProtectPaths(masked, readonly)
+
+
+def _is_late(path: str) -> bool:
+    """Tell whether a volume lies on what stage 2 mounts."""
+    path = _normal(path)
+    return path.startswith(("/proc/", _CGROUPS + "/")) or path == "/proc"
+
+
+def _normal(path: str) -> str:
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _refuse(c: ContainerPlan) -> None:
+    config = c.spec.config
+    if config.cdi_devices:
+        raise Unimplemented(f"cannot give CDI devices: {', '.join(config.cdi_devices)}")
+    if config.tty and "/dev/pts" in {_normal(volume.container_path) for volume in config.volumes}:
+        raise InvalidArgument("a container with a terminal cannot have a volume at /dev/pts")
+    for volume in config.volumes:
+        if volume.image is not None:
+            raise Unimplemented(f"ImageVolumeMountFailed: no image can be mounted at {volume.container_path}")
+        if volume.uid_mappings or volume.gid_mappings:
+            raise Unimplemented(f"the volume at {volume.container_path} cannot have id mappings")
+        if _normal(volume.container_path) == "/proc" and volume.host_path != "/proc":
+            raise InvalidArgument(
+                "a volume at /proc must be the node's /proc: no other is a proc file system"
+            )

@@ -1,0 +1,48 @@
+"""The plan of a program that is run in a container beside its own. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shim.model.cgroup import CgroupJoin
+from shim.model.container import ContainerSpec, ProcessRef
+from shim.runtime.plan import Plan
+from shim.runtime.plan_process import Limits, plan_program, plan_surroundings
+from shim.runtime.privileges import Privileges
+from shim.runtime.steps_namespaces import EnterV1Cgroups, JoinProcess, OpenCgroups
+from shim.runtime.steps_process import Streams
+
+# The mount namespace brings the container's root with it.
+_KINDS: Final = ("mnt", "pid", "net", "ipc", "uts")
+
+
+def plan_exec(
+    spec: ContainerSpec,
+    process: ProcessRef,
+    argv: tuple[str, ...],
+    join: CgroupJoin,
+    privileges: Privileges,
+    limits: Limits,
+) -> Plan:
+    """Return the plan: join all namespaces of the container's process, then be as it is.
+
+    Args:
+        spec: of the container.
+        process: its first process.
+        argv: program and arguments.
+        join: cgroups of the new process.
+        privileges: as the container's.
+        limits: as the container's.
+    """
+    kinds = _KINDS if join.v1_tasks else (*_KINDS, "cgroup")
+    stage1 = (
+        OpenCgroups(join.v1_tasks, join.v2_dir),
+        JoinProcess(process.pid, process.start_time, kinds),
+    )
+    stage2 = (
+        *plan_surroundings(spec, limits),
+        Streams(spec.user.uid, spec.user.gid),
+        EnterV1Cgroups(len(join.v1_tasks)),
+        *plan_program(spec, argv, privileges),
+    )
+    return Plan("exec", stage1, stage2)

@@ -1,0 +1,46 @@
+"""The end of every plan that runs a program: from limits to execve. Pure.
+
+A container's own process and what is executed in it later get exactly the same.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from shim.model.container import ContainerSpec
+from shim.runtime.privileges import Privileges
+from shim.runtime.steps import Step
+from shim.runtime.steps_process import Defaults, EnterDirectory, Execute, Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the node's configuration says of every program.
+
+    Attributes:
+        rlimits: of ``runtime.rlimits.plan_rlimits``.
+    """
+
+    rlimits: tuple[tuple[int, int, int], ...]
+
+
+def plan_surroundings(spec: ContainerSpec, limits: Limits) -> tuple[Step, ...]:
+    """Return what a program begins with: limits, priorities, keyring, directory."""
+    adjustment = spec.config.resources.oom_score_adj
+    return Defaults(limits.rlimits, adjustment, spec.id), EnterDirectory(spec.cwd)
+
+
+def plan_program(spec: ContainerSpec, argv: tuple[str, ...], privileges: Privileges) -> tuple[Step, ...]:
+    """Return the last two steps: become the user, become the program."""
+    user = spec.user
+    identity = Identity(
+        user.uid,
+        user.gid,
+        user.groups,
+        privileges.capabilities,
+        privileges.ambient,
+        privileges.no_new_privs,
+        privileges.seccomp.hex(),
+    )
+    return identity, Execute(argv, tuple(map(os.fsdecode, spec.env)))

@@ -1,0 +1,138 @@
+"""Steps that bring host directories and files into a container.
+
+Each is opened in the host's namespaces, as the host's root, into a detached tree, and attached when the new
+root stands: the container's tree never decides what a host path means, nor the other way round.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from shim.errors import FailedPrecondition, InvalidArgument, KernelError
+from shim.kernel import mount, proc
+from shim.model.mount import Propagation
+from shim.runtime.context import Context
+from shim.runtime.rooted import attach_in_root
+from shim.runtime.steps import Step, step
+
+_PROPAGATION: Final = {
+    Propagation.PRIVATE: mount.MS_PRIVATE,
+    Propagation.HOST_TO_CONTAINER: mount.MS_SLAVE,
+    Propagation.BIDIRECTIONAL: mount.MS_SHARED,
+}
+_WHOLE: Final = mount.AT_EMPTY_PATH | mount.AT_RECURSIVE
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class OpenVolume(Step):
+    """Clone the tree of a host path. Runs in: stage 1, the host's namespaces.
+
+    Attributes:
+        name: under which AttachVolume finds it.
+        propagation: model.mount.Propagation.
+    """
+
+    name: str
+    host_path: str
+    readonly: bool
+    recursive_read_only: bool
+    propagation: int
+
+    def describe(self) -> str:
+        """Name the host path."""
+        return f"open the volume {self.host_path}"
+
+    def execute(self, context: Context) -> None:
+        """Clone it and set what it allows, before anybody can see it. A directory that is missing is made."""
+        propagation = Propagation(self.propagation)
+        try:
+            tree = self._clone()
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            os.makedirs(self.host_path, 0o755, exist_ok=True)
+            tree = self._clone()
+        context.keep(self.name, tree)
+        if propagation is not Propagation.PRIVATE:
+            _check_propagation(self.host_path, propagation)
+        mount.mount_setattr(tree, "", _WHOLE, propagation=_PROPAGATION[propagation])
+        if self.recursive_read_only:
+            try:
+                mount.mount_setattr(tree, "", _WHOLE, set_=mount.MOUNT_ATTR_RDONLY)
+            except KernelError as error:
+                raise InvalidArgument(
+                    f"RROUnsupported: cannot make {self.host_path} read-only: {error}"
+                ) from None
+        elif self.readonly:
+            mount.mount_setattr(tree, "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
+
+    def _clone(self) -> int:
+        return mount.open_tree(mount.AT_FDCWD, self.host_path, mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class AttachVolume(Step):
+    """Put an opened volume where the container sees it."""
+
+    name: str
+    target: str
+
+    def describe(self) -> str:
+        """Name the target."""
+        return f"attach a volume at {self.target}"
+
+    def execute(self, context: Context) -> None:
+        """Attach it."""
+        tree = context.take(self.name)
+        attach_in_root(context, tree, self.target)
+        os.close(tree)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class BindDirectories(Step):
+    """Show directories of the host, and nothing that is mounted below them.
+
+    Attributes:
+        binds: pairs of (host path, target below the root).
+        attributes: MOUNT_ATTR_* bits.
+    """
+
+    binds: tuple[tuple[str, str], ...]
+    attributes: int
+    SAYS: ClassVar = "show the container its cgroups"
+
+    def execute(self, context: Context) -> None:
+        """Clone and attach each."""
+        for source, target in self.binds:
+            tree = mount.open_tree(mount.AT_FDCWD, source, mount.OPEN_TREE_CLONE)
+            mount.mount_setattr(tree, "", mount.AT_EMPTY_PATH, set_=self.attributes)
+            attach_in_root(context, tree, target)
+            os.close(tree)
+
+
+def _check_propagation(host_path: str, wanted: Propagation) -> None:
+    """Check that the mount which a path lies on can do what is asked; a clone of a private one never could.
+
+    Raises:
+        FailedPrecondition: it is not shared.
+    """
+    fd = os.open(host_path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}") as file:
+            mount_id = next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
+    finally:
+        os.close(fd)
+    for info in proc.mountinfo():
+        if info.mount_id == mount_id:
+            enough = ("shared:",) if wanted is Propagation.BIDIRECTIONAL else ("shared:", "master:")
+            if not any(each.startswith(enough) for each in info.optional):
+                raise FailedPrecondition(
+                    f"path {host_path!r} is mounted on {info.mount_point!r} but it is not a shared mount"
+                    f"{'' if wanted is Propagation.BIDIRECTIONAL else ' or slave mount'}"
+                )
