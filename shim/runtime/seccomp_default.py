@@ -5,9 +5,9 @@ namespaces, that only the node's administrator needs, or that are obsolete. Some
 capability that the kernel itself wants for them. The effect is that of the profile which docker and
 containerd use (its documentation: docs.docker.com/engine/security/seccomp).
 
-clone3 answers ENOSYS without SYS_ADMIN: its flags lie in memory, where a filter cannot look, and programs fall
-back to clone, whose flags are checked. Sockets of AF_VSOCK and AF_ALG reach the host's kernel or hypervisor
-past every namespace, so they are refused.
+clone3 answers ENOSYS without SYS_ADMIN: its flags lie in memory, where a filter cannot look, and programs
+fall back to clone, whose flags are checked. A socket of AF_VSOCK would reach the hypervisor past the network
+namespace.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import errno
 from typing import Final
 
 _FILES: Final = """
-    access chdir chmod chown chown32 close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2
-    fadvise64 fadvise64_64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchown32 fchownat
-    fcntl fcntl64 fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr fstat fstat64 fstatat64 fstatfs
-    fstatfs64 fsync ftruncate ftruncate64 futimesat getcwd getdents getdents64 getxattr getxattrat
+    access chdir chmod chown chown32 close close_range copy_file_range creat dup dup2 dup3 faccessat
+    faccessat2 fadvise64 fadvise64_64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchown32
+    fchownat fcntl fcntl64 fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr fstat fstat64 fstatat64
+    fstatfs fstatfs64 fsync ftruncate ftruncate64 futimesat getcwd getdents getdents64 getxattr getxattrat
     inotify_add_watch inotify_init inotify_init1 inotify_rm_watch ioctl lchown lchown32 lgetxattr link linkat
     listxattr listxattrat llistxattr _llseek lremovexattr lseek lsetxattr lstat lstat64 mkdir mkdirat mknod
     mknodat name_to_handle_at newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2
@@ -27,12 +27,12 @@ _FILES: Final = """
     sendfile sendfile64 setxattr setxattrat splice stat stat64 statfs statfs64 statx symlink symlinkat sync
     sync_file_range syncfs tee truncate truncate64 umask unlink unlinkat utime utimensat utimensat_time64
     utimes vmsplice write writev listmount statmount cachestat
-""".split()
+"""
 _MEMORY: Final = """
-    brk get_mempolicy madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mlock mlock2
+    brk madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mlock mlock2
     mlockall mmap mmap2 mprotect mremap mseal msync munlock munlockall munmap pkey_alloc pkey_free
     pkey_mprotect process_madvise process_mrelease remap_file_pages
-""".split()
+"""
 _PROCESSES: Final = """
     alarm capget capset execve execveat exit exit_group fork futex futex_requeue futex_time64 futex_wait
     futex_waitv futex_wake get_robust_list get_thread_area getcpu getegid getegid32 geteuid geteuid32 getgid
@@ -48,7 +48,7 @@ _PROCESSES: Final = """
     setresuid32 setreuid setreuid32 setrlimit setsid setuid setuid32 sigaltstack signalfd signalfd4 sigpending
     sigprocmask sigreturn tgkill time times tkill ugetrlimit uname vfork wait4 waitid waitpid
     lsm_get_self_attr lsm_list_modules uretprobe
-""".split()
+"""
 _WAITING_AND_TIME: Final = """
     adjtimex clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64
     clock_nanosleep clock_nanosleep_time64 epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait
@@ -56,7 +56,7 @@ _WAITING_AND_TIME: Final = """
     ppoll ppoll_time64 pselect6 pselect6_time64 select setitimer timer_create timer_delete timer_getoverrun
     timer_gettime timer_gettime64 timer_settime timer_settime64 timerfd_create timerfd_gettime
     timerfd_gettime64 timerfd_settime timerfd_settime64
-""".split()
+"""
 _COMMUNICATION: Final = """
     accept accept4 bind connect getpeername getsockname getsockopt getrandom io_cancel io_destroy io_getevents
     io_pgetevents io_pgetevents_time64 io_setup io_submit ipc listen mq_getsetattr mq_notify mq_open
@@ -64,8 +64,8 @@ _COMMUNICATION: Final = """
     msgsnd pipe pipe2 recv recvfrom recvmmsg recvmmsg_time64 recvmsg semctl semget semop semtimedop
     semtimedop_time64 send sendmmsg sendmsg sendto setsockopt shmat shmctl shmdt shmget shutdown socketcall
     socketpair sysinfo
-""".split()
-ALLOWED: Final = (*_FILES, *_MEMORY, *_PROCESSES, *_WAITING_AND_TIME, *_COMMUNICATION)
+"""
+ALLOWED: Final = tuple((_FILES + _MEMORY + _PROCESSES + _WAITING_AND_TIME + _COMMUNICATION).split())
 
 # Tracing needs no capability among equals; since Linux 4.8 it cannot be used to get past a filter.
 TRACING: Final = ("process_vm_readv", "process_vm_writev", "ptrace")
@@ -111,8 +111,6 @@ PERSONALITIES: Final = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
 # CLONE_NEW* of mount, cgroup, uts, ipc, user, pid and network namespaces.
 NAMESPACE_FLAGS: Final = 0x7E020000
 
-# Address families below AF_ALG, between it and AF_VSOCK, and above.
-AF_ALG: Final = 38
 AF_VSOCK: Final = 40
 
 DEFAULT_ERRNO: Final = errno.EPERM

@@ -18,8 +18,7 @@ from shim.kernel.seccomp import Comparison, Rule
 from shim.runtime import seccomp_default as profile
 
 _EQUAL: Final = seccomp.OPERATORS["SCMP_CMP_EQ"]
-_LESS: Final = seccomp.OPERATORS["SCMP_CMP_LT"]
-_GREATER: Final = seccomp.OPERATORS["SCMP_CMP_GT"]
+_NOT_EQUAL: Final = seccomp.OPERATORS["SCMP_CMP_NE"]
 _MASKED: Final = seccomp.OPERATORS["SCMP_CMP_MASKED_EQ"]
 _MAX_ERRNO: Final = 4095
 
@@ -46,7 +45,7 @@ _ARCHITECTURES: Final = {
 _REAPER: Final = """
     brk clock_gettime exit exit_group futex getpid gettid madvise mmap mprotect mremap munmap restart_syscall
     rt_sigprocmask rt_sigreturn rt_sigtimedwait wait4 waitid
-""".split()
+"""
 
 
 @functools.lru_cache(maxsize=64)
@@ -71,7 +70,7 @@ def reaper() -> bytes:
     Raises:
         Unavailable: libseccomp is not installed.
     """
-    rules = [Rule(name, seccomp.ACT_ALLOW) for name in _REAPER]
+    rules = [Rule(name, seccomp.ACT_ALLOW) for name in _REAPER.split()]
     return seccomp.compile_rules(seccomp.ACT_ERRNO | profile.DEFAULT_ERRNO, rules)
 
 
@@ -108,9 +107,7 @@ def plan_default(mask: int, machine: str) -> Iterator[Rule]:
     yield from (Rule(name, allow) for name in names)
     for value in profile.PERSONALITIES:
         yield Rule("personality", allow, (Comparison(0, _EQUAL, value),))
-    yield Rule("socket", allow, (Comparison(0, _LESS, profile.AF_ALG),))
-    yield Rule("socket", allow, (Comparison(0, _EQUAL, profile.AF_ALG + 1),))
-    yield Rule("socket", allow, (Comparison(0, _GREATER, profile.AF_VSOCK),))
+    yield Rule("socket", allow, (Comparison(0, _NOT_EQUAL, profile.AF_VSOCK),))
     if "SYS_ADMIN" not in has:
         yield Rule("clone", allow, (Comparison(0, _MASKED, profile.NAMESPACE_FLAGS, 0),))
         yield Rule("clone3", seccomp.ACT_ERRNO | profile.CLONE3_ERRNO)

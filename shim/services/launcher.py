@@ -1,0 +1,218 @@
+"""Starting processes: plans them from what was asked, and has the supervisor fork them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from shim.errors import FailedPrecondition, InvalidArgument, NotFound
+from shim.kernel import capabilities
+from shim.model.cgroup import Place
+from shim.model.container import ContainerSpec, ProcessRef
+from shim.model.sandbox import SandboxSpec
+from shim.model.security import ContainerSecurity, NamespaceMode, ProfileType, SecurityProfile
+from shim.runtime import seccomp_filter
+from shim.runtime.plan import Plan, encode_plan
+from shim.runtime.plan_container import ContainerPlan, pid_mode, plan_container
+from shim.runtime.plan_exec import plan_exec
+from shim.runtime.plan_init import plan_init
+from shim.runtime.plan_namespaces import plan_namespaces
+from shim.runtime.plan_process import Limits
+from shim.runtime.privileges import Privileges, plan_capabilities
+from shim.runtime.rlimits import plan_rlimits
+from shim.services import host_devices, host_files
+from shim.services.collaborators import Cgroups
+from shim.services.node import Settings
+from shim.services.views import ContainerView
+from shim.store.layout import Layout
+from shim.supervisor import protocol
+from shim.supervisor.client import Child, ForkRequest, SupervisorClient
+from shim.supervisor.protocol import LogConfig
+from shim.supervisor.stdio import Stdio
+
+log = logging.getLogger(__name__)
+
+_HOST_SHM: Final = "/dev/shm"  # noqa: S108 - the node's own, for pods that share its ipc namespace
+_POD_FILES: Final = (host_files.HOSTS, host_files.HOSTNAME, host_files.RESOLV_CONF)
+# The form in which a profile was named before there was a type; kubelets still send both.
+_PATH_PREFIX: Final = "localhost/"
+_PATH_DEFAULTS: Final = ("runtime/default", "docker/default")
+
+
+class Launcher:
+    """Starts what a node runs (``collaborators.Launcher``).
+
+    Args:
+        client: of the supervisor.
+        layout: where the pod's files and its shared memory lie.
+        settings: of the node.
+        cgroups: tells where the OOM killer is watched.
+        boot_id: of this boot.
+        find_process: returns the process of a running container, None if it does not run; for containers
+            that join the PID namespace of another.
+    """
+
+    def __init__(
+        self,
+        client: SupervisorClient,
+        layout: Layout,
+        settings: Settings,
+        cgroups: Cgroups,
+        boot_id: str,
+        find_process: Callable[[str], ProcessRef | None],
+    ) -> None:
+        self._client = client
+        self._layout = layout
+        self._settings = settings
+        self._cgroups = cgroups
+        self._boot_id = boot_id
+        self._find_process = find_process
+        self._available = capabilities.bounding_set()
+        self._limits = Limits(plan_rlimits(settings.nofile_soft, settings.nofile_hard))
+        self._told: set[str] = set()
+
+    async def namespaces(self, spec: SandboxSpec) -> dict[str, int]:
+        """Make and pin the namespaces of a pod; return sockets opened inside, by name, to be closed."""
+        hostname = host_files.pod_hostname(spec.config, self._settings.hostname)
+        plan = plan_namespaces(spec, hostname, self._layout.shm(spec.id))
+        child = await self._client.fork(ForkRequest(spec.id, protocol.NAMESPACES, encode_plan(plan)))
+        self._warn(f"sandbox {spec.id}", child)
+        return dict(child.fds)
+
+    async def init(self, spec: SandboxSpec, place: Place) -> None:
+        """Start the first process of a pod's PID namespace, and pin that."""
+        plan = plan_init(spec, place.join, seccomp_filter.reaper())
+        request = ForkRequest(spec.id, protocol.INIT, encode_plan(plan), kill_dir=place.kill_dir)
+        self._warn(f"init of sandbox {spec.id}", await self._client.fork(request))
+
+    async def container(self, sandbox: SandboxSpec, view: ContainerView, place: Place) -> ProcessRef:
+        """Start a container; return when its program runs.
+
+        Raises:
+            ExecFailed: the program is missing or may not be run.
+            FailedPrecondition: the container whose PID namespace it joins does not run.
+            InvalidArgument, Unimplemented: what was asked cannot be done.
+            KernelError: the kernel refused a step.
+        """
+        spec = view.spec
+        plan = plan_container(self._container_plan(sandbox, spec, place))
+        config = spec.config
+        request = ForkRequest(
+            spec.id,
+            protocol.CONTAINER,
+            encode_plan(plan),
+            Stdio(config.stdin, out=True, tty=config.tty, uid=spec.user.uid, gid=spec.user.gid),
+            LogConfig(spec.log_path, config.tty, self._settings.log_line_bytes),
+            place.kill_dir,
+            self._cgroups.oom_watch(place.path),
+        )
+        child = await self._client.fork(request)
+        self._warn(f"container {spec.id}", child)
+        return ProcessRef(child.info.pid, child.info.start_time, self._boot_id)
+
+    async def exec(
+        self, view: ContainerView, exec_id: str, argv: tuple[str, ...], place: Place
+    ) -> dict[str, int]:
+        """Start a process in a container; return the read ends of its output, by name, to be closed.
+
+        Raises:
+            ExecFailed: the program is missing or may not be run.
+            FailedPrecondition: the container does not run any more.
+            KernelError: the kernel refused a step.
+        """
+        spec, process = view.spec, view.status.process
+        if process is None or process.boot_id != self._boot_id:
+            raise FailedPrecondition(f"cannot exec in container {spec.id!r}: it does not run")
+        plan = plan_exec(spec, process, argv, place.join, self._privileges(spec), self._limits)
+        child = await self._fork_exec(spec, exec_id, plan, place)
+        self._warn(f"exec {exec_id} in container {spec.id}", child)
+        return dict(child.fds)
+
+    async def _fork_exec(self, spec: ContainerSpec, exec_id: str, plan: Plan, place: Place) -> Child:
+        stdio = Stdio(uid=spec.user.uid, gid=spec.user.gid)
+        request = ForkRequest(exec_id, protocol.EXEC, encode_plan(plan), stdio, kill_dir=place.kill_dir)
+        try:
+            return await self._client.fork(request)
+        except NotFound:
+            raise FailedPrecondition(f"cannot exec in container {spec.id!r}: it has just ended") from None
+
+    def _container_plan(self, sandbox: SandboxSpec, spec: ContainerSpec, place: Place) -> ContainerPlan:
+        directory = self._layout.sandbox(sandbox.id)
+        privileges = self._privileges(spec)
+        for name in privileges.missing:
+            log.warning("container %s: this node cannot give the capability %s", spec.id, name)
+        security = spec.config.security
+        return ContainerPlan(
+            spec=spec,
+            sandbox=sandbox,
+            place=place,
+            privileges=privileges,
+            limits=self._limits,
+            pod_files={f"/etc/{name}": os.path.join(directory, name) for name in _POD_FILES},
+            shm=self._layout.shm(sandbox.id) if "ipc" in sandbox.pins else _HOST_SHM,
+            devices=host_devices.find(spec.config.devices, every=security.privileged),
+            target=self._target(spec, sandbox),
+        )
+
+    def _target(self, spec: ContainerSpec, sandbox: SandboxSpec) -> ProcessRef | None:
+        if pid_mode(spec, sandbox) is not NamespaceMode.TARGET:
+            return None
+        namespaces = spec.config.security.namespaces
+        target_id = namespaces.target_id if namespaces is not None else ""
+        process = self._find_process(target_id)
+        if process is None or process.boot_id != self._boot_id:
+            raise FailedPrecondition(f"container {target_id!r}, whose processes are to be seen, does not run")
+        return process
+
+    def _privileges(self, spec: ContainerSpec) -> Privileges:
+        security = spec.config.security
+        mask, ambient, missing = plan_capabilities(security, self._available)
+        program = b"" if security.privileged else _program(seccomp_profile(security), mask)
+        return Privileges(mask, ambient, missing, security.no_new_privs, program)
+
+    def _warn(self, what: str, child: Child) -> None:
+        """Log what could not be had; a lack of the node as a warning the first time only."""
+        for text in child.warnings:
+            level = logging.DEBUG if text in self._told else logging.WARNING
+            self._told.add(text)
+            log.log(level, "%s: %s", what, text)
+
+
+def seccomp_profile(security: ContainerSecurity) -> SecurityProfile:
+    """Return the profile asked for, by type or by the older path; none means unconfined. Pure.
+
+    Raises:
+        InvalidArgument: the path has no form that is known.
+    """
+    path = security.seccomp_profile_path
+    if security.seccomp is not None:
+        return security.seccomp
+    if path in _PATH_DEFAULTS:
+        return SecurityProfile(ProfileType.RUNTIME_DEFAULT)
+    if path.startswith(_PATH_PREFIX):
+        return SecurityProfile(ProfileType.LOCALHOST, path.removeprefix(_PATH_PREFIX))
+    if path not in ("", "unconfined"):
+        raise InvalidArgument(
+            f"the seccomp profile {path!r} is not runtime/default, unconfined or localhost/…"
+        )
+    return SecurityProfile(ProfileType.UNCONFINED)
+
+
+def _program(profile: SecurityProfile, mask: int) -> bytes:
+    """Return the BPF program of a profile; empty for none. Blocking, for a short time, with a file."""
+    match profile.profile_type:
+        case ProfileType.UNCONFINED:
+            return b""
+        case ProfileType.RUNTIME_DEFAULT:
+            return seccomp_filter.runtime_default(mask)
+    path = profile.localhost_ref
+    if not os.path.isabs(path):
+        raise InvalidArgument(f"the seccomp profile {path!r} of the node is not an absolute path")
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the seccomp profile {path!r}: {error.strerror}") from None
+    return seccomp_filter.from_json(text, mask)
