@@ -63,6 +63,8 @@ def _between(least: int, most: int) -> Check:
 
 
 def _subnet(value: str) -> str:
+    if not value:
+        return ""
     try:
         network = ipaddress.ip_network(value)
     except ValueError as error:
@@ -110,21 +112,17 @@ class CgroupConfig:
 class NetworkConfig:
     """Who gives pods their addresses."""
 
-    mode: str = setting(
-        "auto",
-        "builtin, cni, or auto: builtin until a CNI configuration or a cluster's kubelet has been seen here",
-        _one_of("auto", "builtin", "cni"),
-    )
     bridge: str = setting("cri-shim0", "bridge of the built-in network", _interface)
-    subnet: str = setting("10.88.0.0/16", "IPv4 range for pods of the built-in network", _subnet)
+    subnet: str = setting(
+        "",
+        "IPv4 range for pods; empty: 10.88.0.0/16 or another that collides with no route of the node,"
+        " chosen once",
+        _subnet,
+    )
     mtu: int = setting(
         0, "of links of the built-in network; 0: that of the default route", _between(0, 65535)
     )
     netns_dir: str = setting("/run/netns", "where network namespaces are pinned", _directory)
-    cni_conf_dir: str = setting("/etc/cni/net.d", "where CNI configurations lie", _absolute)
-    cni_bin_dirs: tuple[str, ...] = setting(
-        ("/opt/cni/bin", "/usr/lib/cni"), "where CNI plugins lie, the first hit counts", _all_absolute
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def test_drop_ins_win_over_the_file_by_name_and_flags_over_all(tmp_path: Path) -
         ("[network]\nmtu = '9'", "network.mtu is '9'; it must be a whole number"),
         ("[network]\nmtu = true", "network.mtu is True; it must be a whole number"),
         ("[network]\nsubnet = '10.0.0.1/8'", "network.subnet is '10.0.0.1/8': it is not an address range"),
-        ("[network]\ncni_bin_dirs = ['a']", "must be an absolute path"),
+        ("[registry]\nconfig_path = ['a']", "must be an absolute path"),
         ("[cgroup]\ndriver = 'systemmd'", "it must be one of auto, systemd, cgroupfs"),
         ("version = 2", "version is 2: it must be 1"),
         ("root = '/run/cri-shim/root'", "which a reboot empties"),

@@ -1,0 +1,138 @@
+"""Joins the parts of a node: what the verbs work with, from the configuration, opened and closed in order."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from shim.cgroups import hierarchy
+from shim.cgroups.driver import CgroupfsDriver
+from shim.daemon.config import Config
+from shim.errors import FailedPrecondition
+from shim.images import settings as image_settings
+from shim.images.store import ImageStore
+from shim.kernel import proc
+from shim.model.container import ExitRecord, ProcessRef
+from shim.network.select import Networks
+from shim.network.settings import BridgeSettings
+from shim.services import exits
+from shim.services.launcher import Launcher
+from shim.services.node import HandlerFeatures, Node, Settings
+from shim.services.pools import Pools
+from shim.services.reconcile import reconcile
+from shim.services.records import Records
+from shim.store.containers import ContainerStore
+from shim.store.layout import Layout
+from shim.store.sandboxes import SandboxStore
+from shim.supervisor import exit_records
+from shim.supervisor.client import SupervisorClient
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
+    """Yield a node on which everything of an earlier daemon was found again.
+
+    Raises:
+        ShimError, OSError: a part cannot be opened, and why.
+    """
+    async with AsyncExitStack() as stack:
+        pools = Pools()
+        sandboxes, containers = SandboxStore(layout), ContainerStore(layout)
+        for set_aside in (*sandboxes.load_all(), *containers.load_all()):
+            log.warning("a record cannot be read: %s", set_aside)
+        images = ImageStore(layout.images, _image_settings(config), layout.quarantine)
+        await images.start()
+        stack.push_async_callback(images.close)
+        networks = _networks(config, layout)
+        stack.push_async_callback(networks.close)
+        exited: asyncio.Queue[ExitRecord] = asyncio.Queue()
+        supervisor = SupervisorClient(layout.state, exited.put_nowait)
+        cgroups = _cgroups(config)
+        settings = _settings(config)
+        boot_id = proc.boot_id()
+        records = Records(sandboxes, containers, pools.records)
+        node = Node(
+            settings=settings,
+            layout=layout,
+            boot_id=boot_id,
+            records=records,
+            images=images,
+            networks=networks,
+            cgroups=cgroups,
+            supervisor=supervisor,
+            launcher=Launcher(
+                supervisor, layout, settings, cgroups, boot_id, functools.partial(_process_of, records)
+            ),
+            pools=pools,
+        )
+        stack.push_async_callback(node.close)
+        await supervisor.open()
+        stack.push_async_callback(_leave, node, supervisor, networks)
+        await reconcile(node, exit_records.load_all(layout.exits))
+        taking = asyncio.ensure_future(_take_in(node, exited))
+        stack.callback(taking.cancel)
+        yield node
+
+
+def _process_of(records: Records, container_id: str) -> ProcessRef | None:
+    view = records.find_container(container_id)
+    return None if view is None or view.status.finished_at_ns else view.status.process
+
+
+async def _take_in(node: Node, exited: asyncio.Queue[ExitRecord]) -> None:
+    while True:
+        exits.on_exit(node, await exited.get())
+
+
+async def _leave(node: Node, supervisor: SupervisorClient, networks: Networks) -> None:
+    """Where no sandbox is left, nothing of ours stays; else everything does, for the next daemon."""
+    empty = not list(node.records.sandboxes())
+    if empty:
+        await networks.remove_if_unused()
+    await supervisor.close(end_if_idle=empty)
+
+
+def _settings(config: Config) -> Settings:
+    return Settings(
+        hostname=socket.gethostname(),
+        netns_dir=config.network.netns_dir,
+        handlers={name: HandlerFeatures() for name in config.handler_names},
+        default_handler=config.default_handler,
+        log_line_bytes=config.container.log_line_bytes,
+        exec_output_bytes=config.container.exec_output_bytes,
+    )
+
+
+def _image_settings(config: Config) -> image_settings.Settings:
+    registry = config.registry
+    return image_settings.Settings(
+        config_paths=registry.config_path,
+        max_downloads=registry.max_downloads,
+        connect_timeout_s=registry.connect_timeout_s,
+        stall_timeout_s=registry.stall_timeout_s,
+        pinned=config.image.pinned,
+    )
+
+
+def _cgroups(config: Config) -> CgroupfsDriver:
+    if config.cgroup.driver == "systemd":
+        raise FailedPrecondition("cgroup.driver: systemd is not supported yet; set it to cgroupfs")
+    return CgroupfsDriver(hierarchy.detect(proc.mountinfo()), config.cgroup.parent)
+
+
+def _networks(config: Config, layout: Layout) -> Networks:
+    network = config.network
+    bridge = BridgeSettings(
+        directory=layout.network,
+        quarantine=layout.quarantine,
+        bridge=network.bridge,
+        subnet=network.subnet,
+        mtu=network.mtu,
+    )
+    return Networks(bridge)
