@@ -55,9 +55,8 @@ def bounding_set() -> int:
 
 def drop_bounding(keep: int) -> None:
     """Remove everything that is not in ``keep`` from the bounding set; needs SETPCAP, so it comes first."""
-    have = bounding_set()
     for number in range(last_cap() + 1):
-        if have >> number & 1 and not keep >> number & 1:
+        if not keep >> number & 1:
             _prctl(_PR_CAPBSET_DROP, number, 0)
 
 

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterable, Mapping
 
 _UNLIMITED = resource.RLIM_INFINITY
 _MIB = 1024 * 1024
+_FREE = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_RSS,
+)
 
 
 def plan_rlimits(nofile_soft: int, nofile_hard: int) -> tuple[tuple[int, int, int], ...]:
-    """Return tuples of (resource number, soft, hard): as systemd gives them to services."""
-    return (
+    """Return tuples of (resource number, soft, hard): as systemd gives them to services. Pure."""
+    wanted = (
         (resource.RLIMIT_NOFILE, nofile_soft, nofile_hard),
         (resource.RLIMIT_CORE, _UNLIMITED, _UNLIMITED),
         (resource.RLIMIT_STACK, 8 * _MIB, _UNLIMITED),
         (resource.RLIMIT_MEMLOCK, 8 * _MIB, 8 * _MIB),
-        *(
-            (number, _UNLIMITED, _UNLIMITED)
-            for number in (
-                resource.RLIMIT_AS,
-                resource.RLIMIT_CPU,
-                resource.RLIMIT_DATA,
-                resource.RLIMIT_FSIZE,
-                resource.RLIMIT_RSS,
-            )
-        ),
     )
+    return wanted + tuple((number, _UNLIMITED, _UNLIMITED) for number in _FREE)
+
+
+def within(
+    limits: Iterable[tuple[int, int, int]], ceilings: Mapping[int, int]
+) -> tuple[tuple[int, int, int], ...]:
+    """Return limits lowered to what this process may give: without SYS_RESOURCE its own hard limits. Pure."""
+    return tuple(
+        (number, _lower(soft, ceilings[number]), _lower(hard, ceilings[number]))
+        for number, soft, hard in limits
+    )
+
+
+def ceilings() -> dict[int, int]:
+    """Return the hard limits of this process by resource number."""
+    return {number: resource.getrlimit(number)[1] for number, _, _ in plan_rlimits(0, 0)}
+
+
+def _lower(limit: int, ceiling: int) -> int:
+    if _UNLIMITED in (limit, ceiling):
+        return ceiling if limit == _UNLIMITED else limit
+    return min(limit, ceiling)

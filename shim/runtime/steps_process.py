@@ -69,7 +69,7 @@ class Defaults(Step):
                 resource.setrlimit(number, (soft, hard))
             except (ValueError, PermissionError):
                 _, ceiling = resource.getrlimit(number)
-                resource.setrlimit(number, (_lower(soft, ceiling), ceiling))
+                resource.setrlimit(number, (soft if 0 <= soft <= ceiling else ceiling, ceiling))
                 context.warn(f"limit {number} is {ceiling} instead of {hard}: CAP_SYS_RESOURCE is missing")
         self._oom_score(context)
         try:
@@ -79,13 +79,17 @@ class Defaults(Step):
                 context.warn(f"no session keyring of its own: {error}")
 
     def _oom_score(self, context: Context) -> None:
+        wanted = b"%d" % self.oom_score_adj
+        fd = -1
         try:
-            with open("/proc/self/oom_score_adj", "r+") as file:
-                if int(file.read()) != self.oom_score_adj:
-                    file.seek(0)
-                    file.write(str(self.oom_score_adj))
+            fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+            if os.read(fd, 16).strip() != wanted:
+                os.pwrite(fd, wanted, 0)
         except OSError as error:
             context.warn(f"oom_score_adj stays as it is instead of {self.oom_score_adj}: {error.strerror}")
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
 
 @step
@@ -181,10 +185,6 @@ class Execute(Step):
             code = _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
             reason = (error.strerror or "").lower()
             raise ExecFailed(f"exec: {quoted(self.argv[0])}: {reason}", code) from None
-
-
-def _lower(limit: int, ceiling: int) -> int:
-    return ceiling if limit == resource.RLIM_INFINITY else min(limit, ceiling)
 
 
 def quoted(name: str) -> str:

@@ -13,7 +13,7 @@ from shim.model.cgroup import Place
 from shim.model.container import ContainerSpec, ProcessRef
 from shim.model.sandbox import SandboxSpec
 from shim.model.security import ContainerSecurity, NamespaceMode, ProfileType, SecurityProfile
-from shim.runtime import seccomp_filter
+from shim.runtime import rlimits, seccomp_filter
 from shim.runtime.plan import Plan, encode_plan
 from shim.runtime.plan_container import ContainerPlan, pid_mode, plan_container
 from shim.runtime.plan_exec import plan_exec
@@ -21,7 +21,6 @@ from shim.runtime.plan_init import plan_init
 from shim.runtime.plan_namespaces import plan_namespaces
 from shim.runtime.plan_process import Limits
 from shim.runtime.privileges import Privileges, plan_capabilities
-from shim.runtime.rlimits import plan_rlimits
 from shim.services import host_devices, host_files
 from shim.services.collaborators import Cgroups
 from shim.services.node import Settings
@@ -70,8 +69,20 @@ class Launcher:
         self._boot_id = boot_id
         self._find_process = find_process
         self._available = capabilities.bounding_set()
-        self._limits = Limits(plan_rlimits(settings.nofile_soft, settings.nofile_hard))
+        self._limits = Limits(self._rlimits())
         self._told: set[str] = set()
+
+    def _rlimits(self) -> tuple[tuple[int, int, int], ...]:
+        wanted = rlimits.plan_rlimits(self._settings.nofile_soft, self._settings.nofile_hard)
+        if self._available >> capabilities.parse("SYS_RESOURCE") & 1:
+            return wanted
+        given = rlimits.within(wanted, rlimits.ceilings())
+        for (number, _, asked), (_, _, hard) in zip(wanted, given, strict=True):
+            if asked != hard:
+                log.warning(
+                    "limit %d of containers is %d instead of %d: no CAP_SYS_RESOURCE", number, hard, asked
+                )
+        return given
 
     async def namespaces(self, spec: SandboxSpec) -> dict[str, int]:
         """Make and pin the namespaces of a pod; return sockets opened inside, by name, to be closed."""
