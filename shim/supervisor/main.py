@@ -22,7 +22,7 @@ from typing import Final
 
 import shim
 from shim.errors import AlreadyExists, FailedPrecondition, Internal, InvalidArgument, ShimError
-from shim.kernel import process, unix
+from shim.kernel import capabilities, process, unix
 from shim.model.container import ExitRecord
 from shim.supervisor import exit_records, fdstore, packets, programs, protocol, upgrade
 from shim.supervisor.children import Children
@@ -287,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BlockingIOError:
             return os.EX_TEMPFAIL
         supervisor.logger.start()
+    capabilities.last_cap()  # asked of /proc once: a child may have none
     gc.collect()
     gc.freeze()
     gc.disable()
