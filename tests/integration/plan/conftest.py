@@ -1,4 +1,4 @@
-"""Pods as the launcher starts them: what a program in a container, or executed in one, finds around it."""
+"""A test bed for pods as the launcher starts them, with a real supervisor and real cgroups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,24 @@ import pytest
 
 from shim.cgroups.driver import CgroupfsDriver
 from shim.cgroups.hierarchy import detect
-from shim.errors import ExecFailed, FailedPrecondition, ShimError
-from shim.kernel import capabilities, proc
+from shim.kernel import proc
 from shim.model import ids
 from shim.model.container import (
     ContainerConfig,
     ContainerMetadata,
     ContainerSpec,
     ContainerStatus,
-    Device,
     ExitRecord,
     ProcessRef,
 )
 from shim.model.image import ImageSpec
-from shim.model.mount import Propagation, Rootfs, Volume
+from shim.model.mount import Rootfs
 from shim.model.resources import Resources
 from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec
 from shim.model.security import (
-    Capabilities,
-    ContainerSecurity,
     NamespaceMode,
     NamespaceOptions,
-    ProfileType,
     SandboxSecurity,
-    SecurityProfile,
     User,
 )
 from shim.services import host_files
@@ -50,12 +44,19 @@ from shim.services.views import ContainerView
 from shim.store.layout import Layout
 from shim.supervisor.client import SupervisorClient
 
-pytestmark = pytest.mark.root
-
 PARENT = f"/cri-shim-test-plan-{os.getpid()}"
 PRIVATE = NamespaceOptions(pid=NamespaceMode.CONTAINER)
-DEFAULT_PROFILE = ContainerSecurity(seccomp=SecurityProfile(ProfileType.RUNTIME_DEFAULT))
 ENV = (b"PATH=/bin", b"HOME=/", b"HOSTNAME=inside", b"RAW=\xff")
+
+
+def content_of_log(path: str) -> str:
+    """Return what was written, without times and tags."""
+    return "".join(line.split(" ", 3)[3] + "\n" for line in Path(path).read_text().splitlines())
+
+
+def read_all(fd: int) -> str:
+    with open(fd, "rb") as file:
+        return file.read().decode()
 
 
 class Bed:
@@ -73,6 +74,7 @@ class Bed:
         self.boot_id = proc.boot_id()
         self.running: dict[str, ContainerView] = {}
         self.sandboxes: list[SandboxSpec] = []
+        self.paths: list[str] = []
         self.launcher = Launcher(
             self.client, self.layout, self.settings, self.cgroups, self.boot_id, self._process_of
         )
@@ -123,6 +125,7 @@ class Bed:
                 os.close(fd)
         if "pid" in pins:
             path = self.cgroups.path(PARENT, id_)
+            self.paths.append(path)
             await self.launcher.init(spec, self.cgroups.create(path, Resources()))
         return spec
 
@@ -130,7 +133,10 @@ class Bed:
         self, sandbox: SandboxSpec, *argv: str, user: User | None = None, cwd: str = "/", **config: Any
     ) -> ContainerSpec:
         id_ = ids.new_id()
-        upper, work = self.directory / "snapshots" / id_ / "upper", self.directory / "snapshots" / id_ / "work"
+        upper, work = (
+            self.directory / "snapshots" / id_ / "upper",
+            self.directory / "snapshots" / id_ / "work",
+        )
         upper.mkdir(parents=True)
         work.mkdir()
         asked = ContainerConfig(ContainerMetadata("c"), ImageSpec("busybox"), **config)
@@ -153,6 +159,7 @@ class Bed:
 
     async def start(self, sandbox: SandboxSpec, spec: ContainerSpec) -> ContainerView:
         view = ContainerView(spec, ContainerStatus(resources=spec.config.resources))
+        self.paths.append(spec.cgroup)
         place = self.cgroups.create(spec.cgroup, spec.config.resources)
         process = await self.launcher.container(sandbox, view, place)
         view = ContainerView(
@@ -163,12 +170,11 @@ class Bed:
 
     async def output(self, sandbox: SandboxSpec, script: str, **asked: Any) -> str:
         """Run a script as a container's only program, and return what it wrote."""
-        spec = self.spec(sandbox, "sh", "-c", script, **asked)
+        spec = self.spec(sandbox, "sh", "-c", "exec 2>&1\n" + script, **asked)
         await self.start(sandbox, spec)
         await self.exit_of(spec.id)
         await self.client.drain_log(spec.id)
-        lines = Path(spec.log_path).read_text().splitlines()
-        return "".join(line.split(" ", 3)[3] + "\n" for line in lines)
+        return content_of_log(spec.log_path)
 
     async def exec(self, view: ContainerView, *argv: str) -> tuple[str, str, int]:
         id_ = ids.new_id()
@@ -177,8 +183,7 @@ class Bed:
         record = await self.exit_of(id_)
         texts = {}
         for name in ("stdout", "stderr"):
-            with open(fds.pop(name), "rb") as file:
-                texts[name] = file.read().decode()
+            texts[name] = read_all(fds.pop(name))
         assert not fds
         await self.client.forget(id_)
         return texts["stdout"], texts["stderr"], record.exit_code
@@ -192,9 +197,8 @@ class Bed:
         await self.client.close(end_if_idle=True)
         for spec in self.sandboxes:
             namespaces.remove_places(self.layout, spec.id)
-            self._remove_cgroup(self.cgroups.path(PARENT, spec.id))
-        for view in self.running.values():
-            self._remove_cgroup(view.spec.cgroup)
+        for path in self.paths:
+            self._remove_cgroup(path)
         hierarchy = detect(proc.mountinfo())
         for mount in hierarchy.mounts():
             with contextlib.suppress(FileNotFoundError):
@@ -211,34 +215,13 @@ class Bed:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Any:
-    """Return a function that runs a coroutine function with a test bed."""
-
-    def runner(body: Any) -> Any:
-        async def whole() -> Any:
-            bed = Bed(tmp_path)
-            await bed.client.open()
-            try:
-                async with asyncio.timeout(60):
-                    return await body(bed)
-            finally:
-                await bed.close()
-
-        result = asyncio.run(whole())
-        mounted = Path("/proc/self/mountinfo").read_text()
-        assert str(tmp_path) not in mounted, "a mount is left on the host"
-        return result
-
-    return runner
-
-
-def test_a_container_of_a_pod(run: Any) -> None:
-    async def body(bed: Bed) -> None:
-        sandbox = await bed.sandbox()
-        script = """
-            echo $$; hostname; cat /etc/hostname; id; ls /proc/self/fd; ls /dev; echo "$HOSTNAME $HOME"
-            ip link show lo; umask; readlink /proc/self/cwd"""
-        text = await bed.output(sandbox, script)
-        print(text)
-
-    run(body)
+async def bed(tmp_path: Path) -> AsyncIterator[Bed]:
+    """A node with nothing on it; what a test has started is gone afterwards."""
+    made = Bed(tmp_path)
+    await made.client.open()
+    try:
+        yield made
+    finally:
+        await made.close()
+    left = [info for info in proc.mountinfo() if info.mount_point.startswith(str(tmp_path))]
+    assert not left, "a mount is left on the host"
