@@ -22,6 +22,8 @@ _PR_SET_KEEPCAPS: Final = 8
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_SIGACTION_BYTES: Final = 32
+_SIGSET_BYTES: Final = 8
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 
 _PIDFD_INFO_EXIT: Final = 1 << 3
@@ -149,6 +151,13 @@ def set_dumpable(dumpable: bool) -> None:
 def set_no_new_privs() -> None:
     """Gain no privileges by execve from now on."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def reset_signal(number: int) -> None:
+    """Give a signal its default disposition, also 32 and 33, which the C library keeps to itself."""
+    default = bytes(_SIGACTION_BYTES)
+    result = libc.syscall(libc.SYS_RT_SIGACTION, number, default, None, _SIGSET_BYTES)
+    libc.check(result, "rt_sigaction", f"signal {number}")
 
 
 def set_keep_capabilities(keep: bool) -> None:

@@ -40,6 +40,8 @@ ANNOUNCEMENT: Final = struct.Struct("=q")
 STEP_MODULES: Final = (_mounts, _namespaces, _process, _reaper, _volumes)
 
 _FAILED: Final = 128
+# Signals that Python's ``signal`` cannot reset; whoever started the daemon may have had them ignored.
+_OF_THE_C_LIBRARY: Final = (32, 33)
 
 
 # Kept, never freed: the caches hold the name of every file beside the interpreter's modules, and to free them
@@ -70,6 +72,8 @@ def run(plan: bytes, fds: Mapping[str, int]) -> NoReturn:
     context = Context(fds)
     try:
         os.umask(0o022)
+        for number in _OF_THE_C_LIBRARY:
+            process.reset_signal(number)
         forbid_imports()
         todo = decode_plan(plan)
         _carry_out(todo.stage1, context)

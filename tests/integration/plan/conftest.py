@@ -172,6 +172,10 @@ class Bed:
         """Run a script as a container's only program, and return what it wrote."""
         spec = self.spec(sandbox, "sh", "-c", "exec 2>&1\n" + script, **asked)
         await self.start(sandbox, spec)
+        return await self.log(spec)
+
+    async def log(self, spec: ContainerSpec) -> str:
+        """Wait for the end of a container and return what it wrote."""
         await self.exit_of(spec.id)
         await self.client.drain_log(spec.id)
         return content_of_log(spec.log_path)
