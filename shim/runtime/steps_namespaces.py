@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -9,12 +10,13 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from shim.errors import KernelError, NotFound
+from shim.errors import InvalidArgument, KernelError, NotFound
 from shim.kernel import mount, namespaces, process
 from shim.runtime import wire
 from shim.runtime.context import Context
 from shim.runtime.steps import Step, step
 
+_DOTS_AND_SLASHES: Final = str.maketrans("./", "/.")
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
@@ -149,7 +151,11 @@ class SetHostname(Step):
 @step
 @dataclass(frozen=True, slots=True)
 class WriteSysctl(Step):
-    """Set one parameter of a new namespace; the plan has checked that it belongs to one."""
+    """Set one parameter of a new namespace; the plan has checked that it belongs to one.
+
+    Attributes:
+        name: with dots between its parts, and a slash for a dot in one, as sysctl(8) has it.
+    """
 
     name: str
     value: str
@@ -160,8 +166,18 @@ class WriteSysctl(Step):
 
     def execute(self, context: Context) -> None:
         """Write it."""
-        with open(f"/proc/sys/{self.name.replace('.', '/')}", "w") as file:
-            file.write(self.value)
+        path = "/proc/sys/" + self.name.translate(_DOTS_AND_SLASHES)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, os.fsencode(self.value))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL):
+                reason = "there is none" if error.errno == errno.ENOENT else "it does not take this value"
+                raise InvalidArgument(f"sysctl {self.name} cannot be {self.value!r}: {reason}") from None
+            raise KernelError("write", error.errno or 0, path) from None
 
 
 @step

@@ -1,0 +1,38 @@
+"""The plan of a program in a container that runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shim.model.cgroup import CgroupJoin
+from shim.model.container import ProcessRef
+from shim.runtime.plan_container import plan_container
+from shim.runtime.plan_exec import plan_exec
+from shim.runtime.plan_process import Limits
+from shim.runtime.privileges import Privileges
+from shim.runtime.steps_namespaces import JoinProcess, OpenCgroups
+from shim.runtime.steps_process import Execute
+
+REF = ProcessRef(7, 8, "boot")
+
+
+def test_an_exec_joins_all_and_is_then_as_its_container(container: Any) -> None:
+    c = container()
+    join = CgroupJoin(("/tasks",), "/exec-1.mount")
+    plan = plan_exec(c.spec, REF, ("other",), join, c.privileges, c.limits)
+    assert plan.stage1 == (
+        OpenCgroups(("/tasks",), "/exec-1.mount"),
+        JoinProcess(7, 8, ("mnt", "pid", "net", "ipc", "uts")),
+    )
+    own = [
+        step
+        for step in plan_container(c).stage2
+        if type(step).__name__ in ("Defaults", "Identity", "Streams")
+    ]
+    assert [step for step in plan.stage2 if step in own] == own
+    assert plan.stage2[-1] == Execute(("other",), ("PATH=/bin", "RAW=\udcff"))
+
+
+def test_version_2_has_a_cgroup_namespace_to_join(container: Any) -> None:
+    plan = plan_exec(container().spec, REF, ("x",), CgroupJoin((), "/exec"), Privileges(0), Limits(()))
+    assert plan.stage1[-1] == JoinProcess(7, 8, ("mnt", "pid", "net", "ipc", "uts", "cgroup"))
