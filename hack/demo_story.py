@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-from shim._proto.runtime.v1 import api_pb2 as cri
-from shim._proto.runtime.v1 import api_pb2_grpc as cri_grpc
+from shim._proto import api_pb2 as cri
+from shim.cli.client import Stub
 
 APP = Path(__file__).parents[1] / "examples/app.js"
 IMAGE = "example.com/web/hello:1"
@@ -135,7 +135,7 @@ class Daemon:
             )
         with self.channel() as channel:
             grpc.channel_ready_future(channel).result(timeout=30)
-            cri_grpc.RuntimeServiceStub(channel).Version(cri.VersionRequest())
+            Stub(channel, cri, "RuntimeService").Version(cri.VersionRequest())
 
     def channel(self) -> grpc.Channel:
         return grpc.insecure_channel(f"unix:{self.socket}", options=[("grpc.default_authority", "localhost")])
@@ -147,7 +147,11 @@ class Daemon:
 
     def command(self, *arguments: object) -> str:
         done = subprocess.run(
-            ["cri-shim", f"--socket={self.socket}", *map(str, arguments)], capture_output=True, text=True, check=False
+            ["cri-shim", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"CRI_SHIM_SOCKET": str(self.socket)},
         )
         if done.returncode:
             sys.exit(f"\nFAILED: cri-shim {arguments}: {done.stderr}")
@@ -160,7 +164,7 @@ class Daemon:
 class Pod:
     """One replica: a sandbox with an address, a host port and limits, and the application in it."""
 
-    def __init__(self, runtime: cri_grpc.RuntimeServiceStub, index: int, logs: Path) -> None:
+    def __init__(self, runtime: Stub, index: int, logs: Path) -> None:
         self.runtime, self.name, self.port = runtime, f"hello-{REPLICAS[index]}", FIRST_PORT + index
         self.memory, self.quota = MEMORY[index], QUOTA_US[index]
         self.config = cri.PodSandboxConfig(
@@ -349,10 +353,10 @@ def tell(daemon: Daemon, scratch: Path) -> None:
         archive = scratch / "hello.tar"
         make_image(archive)
         daemon.start()
-        show(daemon.command("image", "load", archive).strip())
+        show(daemon.command("image", "load", "-i", archive).strip())
         show(daemon.command("image", "list").strip().replace("\n", "\n   "))
     with daemon.channel() as channel:
-        runtime = cri_grpc.RuntimeServiceStub(channel)
+        runtime = Stub(channel, cri, "RuntimeService")
         pods = [Pod(runtime, index, scratch / "logs") for index in range(len(REPLICAS))]
         with step("Three pods from that one image"):
             for pod in pods:
