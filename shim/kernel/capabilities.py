@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import struct
 from typing import Final
 
@@ -21,6 +22,8 @@ NAMES: Final = (
 )
 # fmt: on
 
+_STATUS_BYTES: Final = 16384
+_BOUNDING: Final = b"CapBnd:"
 _VERSION_3: Final = 0x20080522
 _PR_CAPBSET_DROP: Final = 24
 _PR_CAP_AMBIENT: Final = 47
@@ -49,8 +52,14 @@ def last_cap() -> int:
 
 def bounding_set() -> int:
     """Return the capabilities that this process and its children can ever have."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1], 16) for line in file if line.startswith("CapBnd:"))
+    # Read as bytes: this runs in init children, where every page that is touched is copied.
+    fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, _STATUS_BYTES)
+    finally:
+        os.close(fd)
+    at = text.index(_BOUNDING) + len(_BOUNDING)
+    return int(text[at : text.index(b"\n", at)], 16)
 
 
 def drop_bounding(keep: int) -> None:
