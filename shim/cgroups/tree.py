@@ -83,11 +83,20 @@ def _mark(directory: str) -> None:
 
 
 def _inherit_cpuset(directory: str) -> None:
-    """A new cpuset of version 1 has no CPU and no memory node, and takes no process until it has."""
+    """A new cpuset of version 1 has no CPU and no memory node, and takes no process until it has.
+
+    Its parent may be as new, made by another thread that has not come to this yet.
+    """
+    parent = os.path.dirname(directory)
     for name in _INHERITED:
         file = os.path.join(directory, name)
-        if not cgroupfs.read(file).strip():
-            cgroupfs.write(file, cgroupfs.read(os.path.join(os.path.dirname(directory), name)).strip())
+        if cgroupfs.read(file).strip():
+            continue
+        value = cgroupfs.read(os.path.join(parent, name)).strip()
+        if not value:
+            _inherit_cpuset(parent)
+            value = cgroupfs.read(os.path.join(parent, name)).strip()
+        cgroupfs.write(file, value)
 
 
 def _enable_controllers(directory: str) -> None:
