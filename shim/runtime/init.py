@@ -14,6 +14,7 @@ that the container sees or pays for. One long straight function with a reason at
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
+from shim.errors import FailedPrecondition, KernelError
 from shim.kernel import process, unix
 from shim.runtime import steps_mounts as _mounts
 from shim.runtime import steps_namespaces as _namespaces
@@ -29,7 +31,7 @@ from shim.runtime import steps_reaper as _reaper
 from shim.runtime import steps_volumes as _volumes
 from shim.runtime import wire
 from shim.runtime.context import Context
-from shim.runtime.plan import Plan, decode_plan
+from shim.runtime.plan import Plan, decode_plan, encode_plan
 from shim.runtime.steps import Step
 
 # What stage 1 sends on ``announce``: the pid in the host's pid namespace; the pidfd and, if there is one, the
@@ -40,6 +42,9 @@ ANNOUNCEMENT: Final = struct.Struct("=q")
 STEP_MODULES: Final = (_mounts, _namespaces, _process, _reaper, _volumes)
 
 _FAILED: Final = 128
+_PRACTICE: Final = encode_plan(
+    Plan("practice", (_process.Streams(0, 0),), (_process.Execute(("true",), ("PATH=/bin",)),))
+)
 # Signals that Python's ``signal`` cannot reset; whoever started the daemon may have had them ignored.
 _OF_THE_C_LIBRARY: Final = (32, 33)
 
@@ -60,10 +65,23 @@ def forbid_imports() -> None:
     sys.path_importer_cache = {}
 
 
+def warm() -> None:
+    """Do what every plan needs before it is there: a waiting child copies its pages while nobody waits.
+
+    Runs in: a fork of the supervisor, before it has a plan.
+    """
+    os.umask(0o022)
+    for number in _OF_THE_C_LIBRARY:
+        process.reset_signal(number)
+    forbid_imports()
+    decode_plan(_PRACTICE)
+
+
 def run(plan: bytes, fds: Mapping[str, int]) -> NoReturn:
     """Carry out a plan in a freshly forked child; never return.
 
-    Runs in: a fork of the supervisor, which has closed all other descriptors and reset the signals.
+    Runs in: a fork of the supervisor, which has closed all other descriptors and reset the signals, and has
+    called ``warm``.
 
     Args:
         plan: as ``encode_plan`` made it.
@@ -71,10 +89,6 @@ def run(plan: bytes, fds: Mapping[str, int]) -> NoReturn:
     """
     context = Context(fds)
     try:
-        os.umask(0o022)
-        for number in _OF_THE_C_LIBRARY:
-            process.reset_signal(number)
-        forbid_imports()
         todo = decode_plan(plan)
         _carry_out(todo.stage1, context)
         if todo.stage2:
@@ -85,7 +99,14 @@ def run(plan: bytes, fds: Mapping[str, int]) -> NoReturn:
 
 
 def _second_stage(plan: Plan, context: Context) -> None:
-    pid, pidfd = process.clone3(process.CLONE_PARENT, context.cgroup_fd)
+    try:
+        pid, pidfd = process.clone3(process.CLONE_PARENT, context.cgroup_fd)
+    except KernelError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise FailedPrecondition(
+            "cannot fork: the node has no memory, or the PID namespace has lost its first process"
+        ) from None
     if pid:
         up = [pidfd] if context.tty_master is None else [pidfd, context.tty_master]
         with socket.socket(fileno=context.fds["announce"]) as sock:

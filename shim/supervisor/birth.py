@@ -1,54 +1,98 @@
-"""The fork of an init child: what the supervisor's copy does before it carries out its plan.
+"""First stages: forks of the supervisor that wait for a plan, and then carry it out.
 
-The child keeps the descriptors of its plan and none else, and none of the supervisor's signal settings. The
-plan's memory file is read here, in the child, so that no fork carries another pod's environment.
+A fork of an interpreter, and the pages that its first steps copy, cost more than all the rest of starting a
+program. So forks stand ready before anybody asks: each has closed everything, reset its signals, forbidden
+imports and decoded a plan for practice. A plan and its descriptors then come over its socket, on which it
+also announces the second stage. It is a copy of a supervisor that has never read a plan: it knows of no pod.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from shim.kernel import process, unix
 from shim.runtime import init
+from shim.supervisor.fdstore import CHILD_NAMES
 
 _PLAN: Final = "plan"
-# 32 and 33 belong to the C library.
-_RESET: Final = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 _FAILED: Final = 128
+_MAX_BYTES: Final = 256
 
 
-def fork(fds: Mapping[str, int]) -> tuple[int, int]:
-    """Fork a child that carries out a plan.
+@dataclass(frozen=True, slots=True)
+class FirstStage:
+    """A fork that waits.
 
-    Args:
-        fds: ``plan``, ``sync`` and what else the plan wants; they stay the caller's.
+    Attributes:
+        fd: our end of its socket.
+    """
 
-    Returns:
-        (pid of the first stage, the socket on which it announces the second).
+    pid: int
+    fd: int
+
+
+def fork() -> FirstStage:
+    """Fork a first stage; it ends when its socket is closed before it got a plan.
+
+    Raises:
+        OSError: no fork.
     """
     ours, theirs = unix.socketpair()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(ours)
+        os.close(theirs)
+        raise
     if pid == 0:
-        _become_child({**fds, "announce": theirs})
+        _become_child(theirs)
     os.close(theirs)
-    return pid, ours
+    os.set_blocking(ours, False)
+    return FirstStage(pid, ours)
 
 
-def _become_child(fds: Mapping[str, int]) -> NoReturn:
+def give(stage: FirstStage, fds: Mapping[str, int]) -> None:
+    """Hand a first stage its plan and descriptors; they stay the caller's.
+
+    Raises:
+        OSError: it is gone.
+    """
+    sock = socket.socket(fileno=stage.fd)
+    try:
+        unix.send_message(sock, " ".join(fds).encode(), tuple(fds.values()))
+    finally:
+        sock.detach()
+
+
+def _become_child(fd: int) -> NoReturn:
     try:
         process.set_dumpable(False)
-        close_all_but(fds.values())
-        for number in _RESET:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        plan = unix.read_fd(fds[_PLAN])
-        os.close(fds[_PLAN])
-        init.run(plan, {name: fd for name, fd in fds.items() if name != _PLAN})
+        close_all_but((fd,))
+        _reset_signals()
+        init.warm()
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            names, fds = unix.recv_message(sock, _MAX_BYTES, len(CHILD_NAMES))
+        if not names:
+            os._exit(0)
+        given = dict(zip(names.decode().split(" "), fds, strict=True))
+        plan = unix.read_fd(given[_PLAN])
+        os.close(given.pop(_PLAN))
+        init.run(plan, {**given, "announce": fd})
     finally:
         os._exit(_FAILED)
+
+
+def _reset_signals() -> None:
+    """What is ignored stays so over execve, and what is handled here must not be between now and then."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def close_all_but(keep: Iterable[int]) -> None:

@@ -1,23 +1,29 @@
-"""Forks under way: between the fork of a first stage and the announcement of the second."""
+"""Forks under way: from a first stage that waits to the announcement of the second."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from shim.kernel import unix
 from shim.runtime import init
 from shim.supervisor import birth, fdstore
+from shim.supervisor.birth import FirstStage
 from shim.supervisor.children import Children, Newborn
 from shim.supervisor.fdstore import CHILD_NAMES
 from shim.supervisor.loop import READABLE, Loop
 from shim.supervisor.protocol import ChildInfo, Fork
 
 _ANNOUNCED: Final = ("pidfd", "tty")
+_REFILL_S: Final = 0.004  # after a start, not beside it: both want the processor
+_SPARES: Final = 2
+
+log = logging.getLogger(__name__)
 
 Done = Callable[[ChildInfo], None]
 
@@ -37,6 +43,7 @@ class Forks:
         self._children = children
         self._pending: dict[int, _Pending] = {}
         self._stages: set[int] = set()
+        self._spares: list[FirstStage] = []
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -50,16 +57,49 @@ class Forks:
         for_child = {name: fd for name, fd in fds.items() if name in CHILD_NAMES}
         kept = {name: fd for name, fd in fds.items() if name not in for_child}
         try:
-            pid, announce = birth.fork(for_child)
+            stage = self._begin(for_child)
         except BaseException:
             fdstore.close_all(kept.values())
             raise
         finally:
             fdstore.close_all(for_child.values())
-        self._stages.add(pid)
-        os.set_blocking(announce, False)
-        self._pending[announce] = _Pending(request, kept, done)
-        self._loop.watch(announce, READABLE, lambda _: self._announced(announce))
+        self._pending[stage.fd] = _Pending(request, kept, done)
+        self._loop.watch(stage.fd, READABLE, lambda _: self._announced(stage.fd))
+        self._loop.later("spares", _REFILL_S, self.refill)
+
+    def refill(self) -> None:
+        """Have first stages ready for the next requests."""
+        if len(self._spares) < _SPARES:
+            try:
+                self._spares.append(self._fork())
+            except OSError as error:
+                log.warning("no process can be forked ahead: %s", error)
+                return
+            self._loop.later("spares", _REFILL_S, self.refill)
+
+    def drop_spares(self) -> None:
+        """Let the first stages end that nobody has asked for yet."""
+        for spare in self._spares:
+            os.close(spare.fd)
+        self._spares.clear()
+
+    def _begin(self, fds: Mapping[str, int]) -> FirstStage:
+        while self._spares:
+            spare = self._spares.pop()
+            try:
+                birth.give(spare, fds)
+            except OSError:  # somebody has killed it
+                os.close(spare.fd)
+            else:
+                return spare
+        stage = self._fork()
+        birth.give(stage, fds)
+        return stage
+
+    def _fork(self) -> FirstStage:
+        stage = birth.fork()
+        self._stages.add(stage.pid)
+        return stage
 
     def reap_stages(self) -> None:
         """Reap first stages that ended; each is asked by itself, so that none hides another."""
@@ -68,10 +108,6 @@ class Forks:
                 if os.waitpid(pid, os.WNOHANG) == (0, 0):
                     continue
             self._stages.discard(pid)
-
-    def owns(self, pid: int) -> bool:
-        """Tell whether a pid is that of a first stage."""
-        return pid in self._stages
 
     def take_in(self) -> None:
         """Take in what is announced already, before unknown zombies are looked at."""

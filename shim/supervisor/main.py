@@ -81,6 +81,7 @@ class Supervisor:
         listener.setblocking(False)
         self.loop.watch(listener.fileno(), READABLE, lambda _: self._accept(listener))
         self._reap()
+        self.forks.refill()
         while self._running:
             self.loop.turn()
         with contextlib.suppress(FileNotFoundError):
@@ -145,6 +146,7 @@ class Supervisor:
         if running and not force:
             raise FailedPrecondition(f"{len(running)} processes are running")
         self.logger.shutdown()
+        self.forks.drop_spares()
         self._running = False
 
 

@@ -39,6 +39,7 @@ def upgrade(supervisor: Supervisor, executable: int, argv: Sequence[str]) -> Non
     """
     if len(supervisor.forks):
         raise Unavailable("a process is being started: try again")
+    supervisor.forks.drop_spares()
     state = unix.sealed_memfd("supervisor state", encode_state(supervisor))
     arguments = [*argv, "--state", supervisor.places.state, "--resume", str(state)]
     program = f"/proc/self/fd/{executable}"
