@@ -41,7 +41,7 @@ from shim.runtime.steps_namespaces import (
     Unshare,
 )
 from shim.runtime.steps_process import Streams
-from shim.runtime.steps_volumes import AttachVolume, BindDirectories, OpenVolume
+from shim.runtime.steps_volumes import AttachVolume, OpenVolume, ShowCgroups
 
 _CGROUPS = "/sys/fs/cgroup"
 
@@ -179,14 +179,11 @@ def _default_mounts(c: ContainerPlan, replaced: frozenset[str]) -> Iterable[Step
 
 def _v1_cgroups(c: ContainerPlan, readonly: int) -> Iterable[Step]:
     """Show each hierarchy from the container's own cgroup down: version 1 has no better way."""
-    attributes = defaults.PLAIN | readonly
-    yield MountNew("tmpfs", "cgroup", _CGROUPS, defaults.PLAIN, ("mode=755",))
     binds = []
     for tasks in c.place.join.v1_tasks:
         directory = posixpath.dirname(tasks)
-        hierarchy = directory.removesuffix(c.place.path)
-        binds.append((directory, f"{_CGROUPS}/{posixpath.basename(hierarchy)}"))
-    yield BindDirectories(tuple(binds), attributes)
+        binds.append((directory, posixpath.basename(directory.removesuffix(c.place.path))))
+    yield ShowCgroups(_CGROUPS, tuple(binds), defaults.PLAIN | readonly)
 
 
 def _late_mounts(c: ContainerPlan, replaced: frozenset[str]) -> Iterable[Step]:

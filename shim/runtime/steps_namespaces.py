@@ -131,7 +131,12 @@ class JoinProcess(Step):
         pidfd = process.hold(self.pid, self.start_time)
         if pidfd is None:
             raise NotFound("process", str(self.pid))
-        namespaces.setns(pidfd, namespaces.flags_of(self.kinds), f"pid {self.pid}")
+        try:
+            namespaces.setns(pidfd, namespaces.flags_of(self.kinds), f"pid {self.pid}")
+        except KernelError as error:
+            if error.errno == errno.ESRCH:  # it has ended, and its parent did not reap it yet
+                raise NotFound("process", str(self.pid)) from None
+            raise
         os.close(pidfd)
 
 

@@ -95,25 +95,37 @@ class AttachVolume(Step):
 
 @step
 @dataclass(frozen=True, slots=True)
-class BindDirectories(Step):
-    """Show directories of the host, and nothing that is mounted below them.
+class ShowCgroups(Step):
+    """Show the hierarchies of version 1, each from one directory down.
 
     Attributes:
-        binds: pairs of (host path, target below the root).
-        attributes: MOUNT_ATTR_* bits.
+        target: where, below the root.
+        binds: pairs of (host directory, name below the target); a name with commas stands for each part too.
+        attributes: MOUNT_ATTR_* bits of all.
     """
 
+    target: str
     binds: tuple[tuple[str, str], ...]
     attributes: int
     SAYS: ClassVar = "show the container its cgroups"
 
     def execute(self, context: Context) -> None:
-        """Clone and attach each."""
-        for source, target in self.binds:
+        """Mount a directory of hierarchies, fill it, and only then make it what ``attributes`` say."""
+        whole = mount.new_mount("tmpfs", "cgroup", ("mode=755",))
+        attach_in_root(context, whole, self.target)
+        for source, name in self.binds:
+            os.mkdir(name, 0o755, dir_fd=whole)
+            place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=whole)
             tree = mount.open_tree(mount.AT_FDCWD, source, mount.OPEN_TREE_CLONE)
             mount.mount_setattr(tree, "", mount.AT_EMPTY_PATH, set_=self.attributes)
-            attach_in_root(context, tree, target)
+            mount.attach(tree, place, name)
             os.close(tree)
+            os.close(place)
+            parts = name.split(",")
+            for part in parts if len(parts) > 1 else ():
+                os.symlink(name, part, dir_fd=whole)
+        mount.mount_setattr(whole, "", mount.AT_EMPTY_PATH, set_=self.attributes)
+        os.close(whole)
 
 
 def _check_propagation(host_path: str, wanted: Propagation) -> None:

@@ -18,6 +18,7 @@ from shim.cgroups.driver import CgroupfsDriver
 from shim.cgroups.hierarchy import detect
 from shim.kernel import proc
 from shim.model import ids
+from shim.model.cgroup import Place
 from shim.model.container import (
     ContainerConfig,
     ContainerMetadata,
@@ -180,9 +181,9 @@ class Bed:
         await self.client.drain_log(spec.id)
         return content_of_log(spec.log_path)
 
-    async def exec(self, view: ContainerView, *argv: str) -> tuple[str, str, int]:
+    async def exec(self, view: ContainerView, *argv: str, place: Place | None = None) -> tuple[str, str, int]:
         id_ = ids.new_id()
-        place = self.cgroups.create_exec(view.spec.cgroup, time.time_ns())
+        place = place or self.cgroups.create_exec(view.spec.cgroup, time.time_ns())
         fds = await self.launcher.exec(view, id_, argv, place)
         record = await self.exit_of(id_)
         texts = {}
@@ -193,11 +194,13 @@ class Bed:
         return texts["stdout"], texts["stderr"], record.exit_code
 
     async def close(self) -> None:
-        for child in await self.client.children():
-            await self.client.kill(child.id)
-            if child.record is None:
-                await self.exit_of(child.id)
-            await self.client.forget(child.id)
+        async with asyncio.timeout(20):
+            while children := await self.client.children():
+                for child in children:
+                    await self.client.kill(child.id)
+                    if child.record is not None:
+                        await self.client.forget(child.id)
+                await asyncio.sleep(0.01)
         await self.client.close(end_if_idle=True)
         for spec in self.sandboxes:
             namespaces.remove_places(self.layout, spec.id)

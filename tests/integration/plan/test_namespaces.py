@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from typing import Any
 
@@ -12,7 +13,9 @@ from shim.cgroups.hierarchy import detect
 from shim.errors import FailedPrecondition, InvalidArgument
 from shim.kernel import proc
 from shim.model import ids
+from shim.model.cgroup import CgroupJoin
 from shim.model.container import ContainerStatus, ProcessRef
+from shim.model.resources import Resources
 from shim.model.security import ContainerSecurity, NamespaceMode, NamespaceOptions, User
 from shim.services.views import ContainerView
 
@@ -153,3 +156,31 @@ async def test_an_exec_in_what_has_ended_is_refused(bed: Any) -> None:
     place = bed.cgroups.create_exec(view.spec.cgroup, 1)
     with pytest.raises(FailedPrecondition, match="ended"):
         await bed.launcher.exec(stranger, ids.new_id(), ("true",), place)
+
+
+async def test_a_unified_hierarchy_is_seen_from_the_containers_cgroup_down(bed: Any) -> None:
+    """On a node of version 1 the tree beside it does as well: all that counts here is what is mounted."""
+    sandbox = await bed.sandbox()
+    spec = bed.spec(sandbox, "sleep", "1000")
+    bed.paths.append(spec.cgroup)
+    place = bed.cgroups.create(spec.cgroup, Resources())
+    place = dataclasses.replace(place, join=CgroupJoin((), place.join.v2_dir))
+    process = await bed.launcher.container(sandbox, ContainerView(spec, ContainerStatus()), place)
+    view = ContainerView(spec, ContainerStatus(process=process))
+    exec_place = bed.cgroups.create_exec(spec.cgroup, 1)
+    exec_place = dataclasses.replace(exec_place, join=CgroupJoin((), exec_place.join.v2_dir))
+    script = (
+        "grep ^0: /proc/1/cgroup /proc/self/cgroup; grep cgroup /proc/mounts; cat /sys/fs/cgroup/cgroup.procs"
+    )
+    out = (await bed.exec(view, "sh", "-c", script, place=exec_place))[0].splitlines()
+    assert out[:2] == ["/proc/1/cgroup:0::/", "/proc/self/cgroup:0::/exec-1.mount"]
+    assert out[2].startswith("cgroup /sys/fs/cgroup cgroup2 ro,nosuid,nodev,noexec")
+    assert out[3:] == ["1"]
+
+
+async def test_a_container_of_a_pod_whose_init_is_gone_is_refused(bed: Any) -> None:
+    sandbox = await bed.sandbox(SHARED_PID)
+    await bed.client.kill(sandbox.id)
+    await bed.exit_of(sandbox.id)
+    with pytest.raises(FailedPrecondition, match="lost its first process"):
+        await sleeper(bed, sandbox)

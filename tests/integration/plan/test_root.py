@@ -74,10 +74,10 @@ async def test_the_default_devices_and_links(bed: Any) -> None:
 
 async def test_the_cgroup_is_the_containers_own_and_cannot_be_changed(bed: Any) -> None:
     script = """
-        cd /sys/fs/cgroup; mkdir memory/mine 2>&1; mkdir mine 2>&1
+        cd /sys/fs/cgroup; for d in . memory; do [ -d $d ] && mkdir $d/mine; done
         cat memory/cgroup.procs cgroup.procs 2>/dev/null"""
     lines = (await bed.output(await bed.sandbox(), script)).splitlines()
-    assert "Read-only file system" in "".join(lines)
+    assert "".join(lines).count("Read-only file system") == len(lines) - 1
     assert "1" in lines
 
 

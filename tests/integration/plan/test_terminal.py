@@ -16,9 +16,12 @@ pytestmark = pytest.mark.root
 async def test_the_terminal_is_the_containers_own(bed: Any) -> None:
     script = """
         tty; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo all; ls -1 /proc/self/fd; ls -1 /dev/pts
-        stat -c '%F %t:%T' /dev/console; stat -c %u /dev/pts/0; echo through >/dev/tty; ps -o pid,tty | grep 136"""
+        stat -c '%F %t:%T' /dev/console; stat -c %u /dev/pts/0; echo through >/dev/tty
+        ps -o pid,tty | grep 136"""
     user = User(1000, 1000)
-    lines = (await bed.output(await bed.sandbox(), script, tty=True, user=user)).replace("\r", "").splitlines()
+    lines = (
+        (await bed.output(await bed.sandbox(), script, tty=True, user=user)).replace("\r", "").splitlines()
+    )
     assert lines[:6] == ["/dev/pts/0", "all", "0", "1", "2", "3"]
     assert lines[6:11] == ["0", "ptmx", "character special file 88:0", "1000", "through"]
     assert lines[11].split() == ["1", "136,0"]

@@ -20,7 +20,7 @@ from shim.runtime.steps import Step
 from shim.runtime.steps_mounts import MakeDevices, MountNew, OpenTerminal, ProtectPaths, RootReadonly
 from shim.runtime.steps_namespaces import JoinNamespaces, JoinProcess, Unshare
 from shim.runtime.steps_process import Defaults, Execute, Identity, Streams
-from shim.runtime.steps_volumes import AttachVolume, BindDirectories, OpenVolume
+from shim.runtime.steps_volumes import AttachVolume, OpenVolume, ShowCgroups
 
 S = TypeVar("S", bound=Step)
 
@@ -73,10 +73,10 @@ def test_the_root_becomes_readonly_after_the_working_directory_was_made(containe
 
 
 def test_version_1_shows_each_hierarchy_from_the_containers_cgroup_down(container: Any) -> None:
-    (binds,) = of(plan_container(container()), BindDirectories)
+    (binds,) = of(plan_container(container()), ShowCgroups)
     assert binds.binds == (
-        ("/cg/memory/pods/c", "/sys/fs/cgroup/memory"),
-        ("/cg/cpu/pods/c", "/sys/fs/cgroup/cpu"),
+        ("/cg/memory/pods/c", "memory"),
+        ("/cg/cpu/pods/c", "cpu"),
     )
     assert binds.attributes & mount.MOUNT_ATTR_RDONLY
 
@@ -92,7 +92,7 @@ def test_version_2_has_a_cgroup_namespace_made_inside_the_cgroup(container: Any,
             (),
         ),
     )
-    assert of(plan, BindDirectories) == []
+    assert of(plan, ShowCgroups) == []
 
 
 @pytest.mark.parametrize(
