@@ -1,67 +1,68 @@
 """Ports of the node that lead to pods, and the address under which pods are seen: one nftables table.
 
-    prerouting, output   destination is the node: (address . protocol . port) -> (address . port), by a map
+    guard                what comes from the bridge neither goes to 127.0.0.0/8 nor claims to come from there
+    prerouting, output   destination is the node: ([address .] protocol . port) -> (address . port), by a map
     postrouting          what leaves the pods' range, comes back to a pod over a port of the node, or comes
                          from 127.0.0.1, carries the address of the link by which it leaves
 
-Each host port is one element of a map, so the rules stay as few however many pods there are.
+Each host port is one element of a map, so the rules stay as few however many pods there are. The guard is
+the price of ports on 127.0.0.1: answers to them are let in by route_localnet, and so would be a pod that
+calls what listens on the node's loopback (CVE-2020-8558).
 """
 
 from __future__ import annotations
 
 import errno
 import ipaddress
+import itertools
 import socket
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from shim.errors import FailedPrecondition, InvalidArgument
 from shim.network import nft
 from shim.network.netlink import Message, NetlinkError, NetlinkSocket
 from shim.network.nft import REG, REG_NAME, Expression
+from shim.network.port_mappings import PortEntry
 
 _ANY: Final = "ports"
 _GIVEN: Final = "address_ports"
 _NUMBERS: Final = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}
-_KINDS: Final = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 _SOURCE: Final = 12  # offsets in the IPv4 header
 _DESTINATION: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class PortEntry:
-    """One port of the node that leads to a pod.
-
-    Attributes:
-        protocol: ``TCP`` or ``UDP``.
-        host_ip: IPv4 address of the node; empty: any.
-        pod_ip: IPv4 address of the pod; empty while it has none yet.
-    """
-
-    protocol: str
-    host_ip: str
-    host_port: int
-    pod_ip: str
-    container_port: int
+_LOOPBACK: Final = ipaddress.IPv4Network("127.0.0.0/8")
+_ELEMENTS_AT_ONCE: Final = 500  # an attribute has at most 64 KiB, and so has what a socket sends at once
 
 
 class PortTable:
     """The table of one bridge. Blocking; for one thread.
 
+    Its socket stays open: the kernel lets no socket of nftables close before it has freed what was removed
+    over it, which takes some 15 ms.
+
     Args:
-        name: of the table.
-        bridge: whose pods it is about.
+        bridge: whose pods it is about; it gives the table its name.
         subnet: their range.
         masquerade: whether what leaves the range carries the node's address.
     """
 
-    def __init__(self, name: str, bridge: str, subnet: ipaddress.IPv4Network, masquerade: bool) -> None:
-        self._name = name
+    def __init__(self, bridge: str, subnet: ipaddress.IPv4Network, masquerade: bool) -> None:
+        self._name = bridge
         self._bridge = bridge
         self._subnet = subnet
         self._masquerade = masquerade
+        self._socket = NetlinkSocket(nft.NETLINK_NETFILTER)
+
+    def close(self) -> None:
+        """Close the socket; the table stays."""
+        self._socket.close()
+
+    def exists(self) -> bool:
+        """Tell whether the table is there: whoever flushes all rules of a node removes it."""
+        (error,) = self._socket.try_request(nft.get_table(self._name))
+        if error is not None and error.errno != errno.ENOENT:
+            raise error
+        return error is None
 
     def rebuild(self, entries: Iterable[PortEntry]) -> None:
         """Make the table anew, with these ports, in place of one that is there; pods notice nothing.
@@ -69,19 +70,10 @@ class PortTable:
         Raises:
             NetlinkError: the kernel refuses.
         """
-        name = self._name
-        todo = [nft.new_table(name), nft.delete_table(name), nft.new_table(name)]
-        todo += [
-            nft.new_map(name, _GIVEN, with_address=True),
-            nft.new_map(name, _ANY, with_address=False),
-            nft.new_chain(name, "prerouting", nft.PREROUTING, nft.PRIORITY_DST),
-            nft.new_chain(name, "output", nft.OUTPUT, nft.PRIORITY_DST),
-            nft.new_chain(name, "postrouting", nft.POSTROUTING, nft.PRIORITY_SRC),
-        ]
-        for chain in ("prerouting", "output"):
-            todo += [nft.new_rule(name, chain, rule) for rule in _plan_ports()]
-        todo += [nft.new_rule(name, "postrouting", rule) for rule in self._plan_sources()]
-        self._send([*todo, *map(self._add, entries)])
+        first, *more = [*plan_elements(self._name, entries)] or [[]]
+        self._send([*self._plan_table(), *first])
+        for messages in more:
+            self._send(messages)
 
     def add(self, entries: Sequence[PortEntry]) -> None:
         """Open ports.
@@ -89,8 +81,8 @@ class PortTable:
         Raises:
             NetlinkError: the kernel refuses; none is open then.
         """
-        if entries:
-            self._send([self._add(entry) for entry in entries])
+        for messages in plan_elements(self._name, entries):
+            self._send(messages)
 
     def remove(self, entries: Sequence[PortEntry]) -> None:
         """Close ports. Idempotent."""
@@ -106,36 +98,33 @@ class PortTable:
         """Remove the table. Idempotent."""
         self._send([nft.new_table(self._name), nft.delete_table(self._name)])
 
-    def _add(self, entry: PortEntry) -> Message:
-        name, key, value = encode_entry(entry)
-        return nft.add_element(self._name, name, key, value)
-
     def _send(self, messages: Sequence[Message]) -> None:
-        with NetlinkSocket(nft.NETLINK_NETFILTER) as sock:
-            sock.request(*nft.batch(messages))
+        self._socket.request(*nft.batch(messages))
+
+    def _plan_table(self) -> list[Message]:
+        name = self._name
+        chains = {
+            "guard": ("filter", nft.PREROUTING, nft.PRIORITY_RAW, _plan_guard(self._bridge)),
+            "prerouting": ("nat", nft.PREROUTING, nft.PRIORITY_DST, _plan_ports()),
+            "output": ("nat", nft.OUTPUT, nft.PRIORITY_DST, _plan_ports()),
+            "postrouting": ("nat", nft.POSTROUTING, nft.PRIORITY_SRC, self._plan_sources()),
+        }
+        todo = [nft.new_table(name), nft.delete_table(name), nft.new_table(name)]
+        todo += [nft.new_map(name, _GIVEN, with_address=True), nft.new_map(name, _ANY, with_address=False)]
+        for chain, (kind, hook, priority, rules) in chains.items():
+            todo.append(nft.new_chain(name, chain, kind, hook, priority))
+            todo += [nft.new_rule(name, chain, rule) for rule in rules]
+        return todo
 
     def _plan_sources(self) -> list[list[Expression]]:
-        net, bits = self._subnet.network_address.packed, self._subnet.netmask.packed
-        from_pods = [_load(_SOURCE, REG[0]), nft.mask(REG[0], bits), nft.compare(REG[0], nft.EQUAL, net)]
-        by_bridge = [
-            nft.meta(nft.META_OIFNAME, REG_NAME),
-            nft.compare(REG_NAME, nft.EQUAL, self._bridge.encode().ljust(16, b"\0")),
-        ]
-        outside = [
-            _load(_DESTINATION, REG[0]),
-            nft.mask(REG[0], bits),
-            nft.compare(REG[0], nft.UNEQUAL, net),
-        ]
-        loopback = [
-            _load(_SOURCE, REG[0]),
-            nft.mask(REG[0], bytes((255, 0, 0, 0))),
-            nft.compare(REG[0], nft.EQUAL, bytes((127, 0, 0, 0))),
-        ]
+        by_bridge = _interface(nft.META_OIFNAME, self._bridge)
+        from_pods = _within(_SOURCE, self._subnet)
         rules = [
             [*by_bridge, *from_pods, *nft.was_led_here(REG[0]), nft.masquerade()],
-            [*by_bridge, *loopback, nft.masquerade()],
+            [*by_bridge, *_within(_SOURCE, _LOOPBACK), nft.masquerade()],
         ]
         if self._masquerade:
+            outside = _within(_DESTINATION, self._subnet, nft.UNEQUAL)
             rules.append([*from_pods, *outside, nft.masquerade()])
         return rules
 
@@ -149,50 +138,48 @@ def encode_entry(entry: PortEntry) -> tuple[str, bytes, bytes]:
     return _ANY, key, value
 
 
-def check_free(entries: Iterable[PortEntry]) -> None:
-    """Check that no process of the node listens on these ports.
-
-    Raises:
-        FailedPrecondition: one does. InvalidArgument: host_ip is no address of this node.
-    """
-    for entry in entries:
-        with socket.socket(socket.AF_INET, _KINDS[entry.protocol] | socket.SOCK_CLOEXEC) as sock:
-            if entry.protocol == "TCP":
-                # Connections of an earlier pod that are still in TIME_WAIT are nobody's.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((entry.host_ip, entry.host_port))
-            except OSError as error:
-                _explain(entry, error)
-
-
-def _explain(entry: PortEntry, error: OSError) -> None:
-    if error.errno == errno.EADDRINUSE:
-        raise FailedPrecondition(
-            f"host port {entry.host_port}/{entry.protocol} is in use: a process of this node listens on it"
-        ) from error
-    if error.errno == errno.EADDRNOTAVAIL:
-        raise InvalidArgument(f"host_ip {entry.host_ip!r} is no address of this node") from error
-    raise error
+def plan_elements(table: str, entries: Iterable[PortEntry]) -> Iterator[list[Message]]:
+    """Yield the messages that add host ports, cut into transactions that a socket can send. Pure."""
+    encoded = iter([encode_entry(entry) for entry in entries])
+    while some := list(itertools.islice(encoded, _ELEMENTS_AT_ONCE)):
+        by_map: dict[str, list[tuple[bytes, bytes]]] = {}
+        for name, key, value in some:
+            by_map.setdefault(name, []).append((key, value))
+        yield [nft.add_elements(table, name, elements) for name, elements in by_map.items()]
 
 
 def _load(offset: int, register: int) -> Expression:
     return nft.payload(nft.NETWORK, offset, 4, register)
 
 
+def _within(offset: int, network: ipaddress.IPv4Network, operator: int = nft.EQUAL) -> list[Expression]:
+    bits = nft.mask(REG[0], network.netmask.packed)
+    return [_load(offset, REG[0]), bits, nft.compare(REG[0], operator, network.network_address.packed)]
+
+
+def _interface(key: int, name: str) -> list[Expression]:
+    return [nft.meta(key, REG_NAME), nft.compare(REG_NAME, nft.EQUAL, name.encode().ljust(16, b"\0"))]
+
+
+def _plan_guard(bridge: str) -> list[list[Expression]]:
+    from_bridge = _interface(nft.META_IIFNAME, bridge)
+    return [[*from_bridge, *_within(offset, _LOOPBACK), nft.drop()] for offset in (_SOURCE, _DESTINATION)]
+
+
 def _plan_ports() -> list[list[Expression]]:
-    given = [
+    to_given = [
+        *nft.to_this_node(REG[0]),
         _load(_DESTINATION, REG[0]),
         nft.meta(nft.META_L4PROTO, REG[1]),
         nft.payload(nft.TRANSPORT, 2, 2, REG[2]),
         nft.lookup(_GIVEN, REG[0], REG[4]),
         nft.translate(REG[4], REG[5]),
     ]
-    anywhere = [
+    to_any = [
         *nft.to_this_node(REG[0]),
         nft.meta(nft.META_L4PROTO, REG[0]),
         nft.payload(nft.TRANSPORT, 2, 2, REG[1]),
         nft.lookup(_ANY, REG[0], REG[4]),
         nft.translate(REG[4], REG[5]),
     ]
-    return [given, anywhere]
+    return [to_given, to_any]

@@ -20,7 +20,7 @@ import msgspec
 
 from shim.errors import AlreadyExists, ResourceExhausted
 from shim.kernel import files
-from shim.network.hostports import PortEntry
+from shim.network.port_mappings import PortEntry, clash
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Leases:
         self._quarantine = quarantine
         self._leases: dict[str, Lease] = {}
         self._taken: set[str] = set()
-        self._last = 0
+        self._after = ""  # the address that was given away last
         os.makedirs(self._directory, 0o700, exist_ok=True)
         self._load()
 
@@ -120,19 +120,20 @@ class Leases:
                 continue
             for theirs in lease.ports:
                 for ours in ports:
-                    if _clash(ours, theirs):
+                    if clash(ours, theirs):
                         raise AlreadyExists(
                             f"host port {ours.host_port}/{ours.protocol} is taken by sandbox"
                             f" {lease.sandbox_id!r}"
                         )
 
     def _free_address(self, pool: ipaddress.IPv4Network) -> str:
-        size = pool.num_addresses - 3  # less network, gateway, broadcast
+        """Return the next address in turn; network, gateway and broadcast are nobody's."""
+        size = pool.num_addresses - 3
+        last = int(ipaddress.IPv4Address(self._after)) - int(pool[2]) if self._after else -1
         for offset in range(size):
-            number = 2 + (self._last + offset) % size
-            address = str(pool[number])
+            address = str(pool[2 + (last + 1 + offset) % size])
             if address not in self._taken:
-                self._last = number - 1
+                self._after = address
                 return address
         raise ResourceExhausted(
             f"no address is free in {pool}: {len(self._taken)} pods have one; remove pods,"
@@ -148,6 +149,7 @@ class Leases:
         return os.path.join(self._directory, sandbox_id + _SUFFIX)
 
     def _load(self) -> None:
+        newest = 0
         for name in sorted(os.listdir(self._directory)):
             path = os.path.join(self._directory, name)
             if not name.endswith(_SUFFIX) or name.startswith("."):
@@ -162,6 +164,9 @@ class Leases:
                 continue
             self._leases[lease.sandbox_id] = lease
             self._taken.add(lease.address)
+            written_at = os.stat(path).st_mtime_ns
+            if written_at > newest:
+                newest, self._after = written_at, lease.address
 
 
 def _load(path: str, sandbox_id: str) -> Lease:
@@ -174,9 +179,3 @@ def _load(path: str, sandbox_id: str) -> Lease:
 
 def _to(port: PortEntry, address: str) -> PortEntry:
     return PortEntry(port.protocol, port.host_ip, port.host_port, address, port.container_port)
-
-
-def _clash(one: PortEntry, other: PortEntry) -> bool:
-    if (one.protocol, one.host_port) != (other.protocol, other.host_port):
-        return False
-    return not one.host_ip or not other.host_ip or one.host_ip == other.host_ip

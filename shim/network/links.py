@@ -32,7 +32,6 @@ _TABLE_MAIN: Final = 254
 _PROTO_STATIC: Final = 4
 _SCOPE_LINK: Final = 253
 _TYPE_UNICAST: Final = rt_type["unicast"]
-_LOOPBACK_INDEX: Final = 1
 _NEW: Final = netlink.REQUEST | netlink.ACK | netlink.CREATE | netlink.EXCL
 _CHANGE: Final = netlink.REQUEST | netlink.ACK
 _LINK_INDEX: Final = struct.Struct("=i")
@@ -137,21 +136,22 @@ def encode_link_up(index: int, name: str) -> Message:
     return Message(f"bring {name!r} up", _encode(ifinfmsg, RTM_NEWLINK, _CHANGE, fields, []))
 
 
-def encode_loopback_up() -> Message:
-    """Bring loopback up; the kernel gives it its addresses."""
-    return encode_link_up(_LOOPBACK_INDEX, "lo")
-
-
-def encode_alias(index: int, name: str, alias: str) -> Message:
-    """Write a link's alias: who it belongs to."""
-    data = _encode(ifinfmsg, RTM_NEWLINK, _CHANGE, {"index": index}, [("IFLA_IFALIAS", alias)])
-    return Message(f"set alias of {name!r}", data)
-
-
 def encode_enslave(name: str, bridge_index: int) -> Message:
     """Put a link, by name, on a bridge."""
     attributes = [("IFLA_IFNAME", name), ("IFLA_MASTER", bridge_index)]
     return Message(f"put {name!r} on the bridge", _encode(ifinfmsg, RTM_NEWLINK, _CHANGE, {}, attributes))
+
+
+def encode_hairpin(name: str) -> Message:
+    """Let a link, by name, get back what came from it.
+
+    A pod that calls itself over a port of the node needs it where the bridge shows its packets to netfilter
+    (br_netfilter): the translated packet then goes from port to port, and is never routed.
+    """
+    data = {"attrs": [("IFLA_BRPORT_MODE", 1)]}
+    info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)]}
+    attributes = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)]
+    return Message(f"set hairpin of {name!r}", _encode(ifinfmsg, RTM_NEWLINK, _CHANGE, {}, attributes))
 
 
 def encode_delete_link(name: str) -> Message:
