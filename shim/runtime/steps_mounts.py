@@ -124,19 +124,20 @@ class MakeDevices(Step):
     def execute(self, context: Context) -> None:
         """Make each in its directory, found below the root; what an image has there goes first."""
         root = context.look("root")
+        parents: dict[str, int] = {}
         for path, kind, major, minor, mode, uid, gid in self.nodes:
-            parent, name = _parent(root, path)
+            parent, name = _parent(root, path, parents)
             _unlink(parent, name)
             type_ = stat.S_IFCHR if kind == "c" else stat.S_IFBLK
             os.mknod(name, type_ | mode, os.makedev(major, minor), dir_fd=parent)
             os.chmod(name, mode, dir_fd=parent)
             os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
-            os.close(parent)
         for path, leads_to in self.links:
-            parent, name = _parent(root, path)
+            parent, name = _parent(root, path, parents)
             _unlink(parent, name)
             os.symlink(leads_to, name, dir_fd=parent)
-            os.close(parent)
+        for fd in parents.values():
+            os.close(fd)
 
 
 @step
@@ -249,10 +250,12 @@ class RootReadonly(Step):
         mount.mount_setattr(context.look("root"), "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
 
 
-def _parent(root: int, path: str) -> tuple[int, str]:
+def _parent(root: int, path: str, known: dict[str, int]) -> tuple[int, str]:
     """Return the directory of a path below the root, made if missing, and the last name."""
     directory, _, name = path.rpartition("/")
-    return paths.mkdir_in_root(root, directory), name
+    if directory not in known:
+        known[directory] = paths.mkdir_in_root(root, directory)
+    return known[directory], name
 
 
 def _unlink(directory: int, name: str) -> None:
