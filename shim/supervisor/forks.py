@@ -21,7 +21,7 @@ from shim.supervisor.protocol import ChildInfo, Fork
 
 _ANNOUNCED: Final = ("pidfd", "tty")
 _REFILL_S: Final = 0.004  # after a start, not beside it: both want the processor
-_SPARES: Final = 2
+_SPARES: Final = 3
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +65,16 @@ class Forks:
             fdstore.close_all(for_child.values())
         self._pending[stage.fd] = _Pending(request, kept, done)
         self._loop.watch(stage.fd, READABLE, lambda _: self._announced(stage.fd))
-        self._loop.later("spares", _REFILL_S, self.refill)
+        if not self._spares:
+            self._loop.later("spares", _REFILL_S, self.refill)
 
     def refill(self) -> None:
         """Have first stages ready for the next requests."""
-        if len(self._spares) < _SPARES:
-            try:
+        try:
+            while len(self._spares) < _SPARES:
                 self._spares.append(self._fork())
-            except OSError as error:
-                log.warning("no process can be forked ahead: %s", error)
-                return
-            self._loop.later("spares", _REFILL_S, self.refill)
+        except OSError as error:
+            log.warning("no process can be forked ahead: %s", error)
 
     def drop_spares(self) -> None:
         """Let the first stages end that nobody has asked for yet."""
