@@ -125,9 +125,13 @@ class NetlinkSocket:
             raise NetlinkError("open a socket", error.errno or 0) from error
         self._sequence = 0
         self._data: list[bytes] = []
-        self._socket.settimeout(_TIMEOUT_S)
-        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        try:
+            self._socket.settimeout(_TIMEOUT_S)
+            for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        except OSError as error:
+            self.close()
+            raise NetlinkError("set up a socket", error.errno or 0) from error
 
     def __enter__(self) -> Self:
         return self

@@ -26,3 +26,22 @@ class BridgeSettings:
     subnet: str = ""
     mtu: int = 0
     masquerade: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CniSettings:
+    """CNI.
+
+    Attributes:
+        directory: for its records; it is made if it is missing.
+        quarantine: where records that cannot be read are moved to.
+        conf_dirs: where configurations lie; the first that loads counts.
+        bin_dirs: where plugins lie.
+        timeout_s: for each run of a plugin.
+    """
+
+    directory: str
+    quarantine: str
+    conf_dirs: tuple[str, ...] = ("/etc/cni/net.d",)
+    bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
+    timeout_s: float = 60.0
