@@ -18,7 +18,7 @@ import itertools
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, Self
 
 from shim.network import nft
 from shim.network.netlink import Message, NetlinkError, NetlinkSocket
@@ -48,10 +48,14 @@ class PortTable:
 
     def __init__(self, bridge: str, subnet: ipaddress.IPv4Network, masquerade: bool) -> None:
         self._name = bridge
-        self._bridge = bridge
-        self._subnet = subnet
-        self._masquerade = masquerade
+        self._table = plan_table(bridge, subnet, masquerade=masquerade)
         self._socket = NetlinkSocket(nft.NETLINK_NETFILTER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the socket; the table stays."""
@@ -71,7 +75,7 @@ class PortTable:
             NetlinkError: the kernel refuses.
         """
         first, *more = [*plan_elements(self._name, entries)] or [[]]
-        self._send([*self._plan_table(), *first])
+        self._send([*self._table, *first])
         for messages in more:
             self._send(messages)
 
@@ -101,32 +105,21 @@ class PortTable:
     def _send(self, messages: Sequence[Message]) -> None:
         self._socket.request(*nft.batch(messages))
 
-    def _plan_table(self) -> list[Message]:
-        name = self._name
-        chains = {
-            "guard": ("filter", nft.PREROUTING, nft.PRIORITY_RAW, _plan_guard(self._bridge)),
-            "prerouting": ("nat", nft.PREROUTING, nft.PRIORITY_DST, _plan_ports()),
-            "output": ("nat", nft.OUTPUT, nft.PRIORITY_DST, _plan_ports()),
-            "postrouting": ("nat", nft.POSTROUTING, nft.PRIORITY_SRC, self._plan_sources()),
-        }
-        todo = [nft.new_table(name), nft.delete_table(name), nft.new_table(name)]
-        todo += [nft.new_map(name, _GIVEN, with_address=True), nft.new_map(name, _ANY, with_address=False)]
-        for chain, (kind, hook, priority, rules) in chains.items():
-            todo.append(nft.new_chain(name, chain, kind, hook, priority))
-            todo += [nft.new_rule(name, chain, rule) for rule in rules]
-        return todo
 
-    def _plan_sources(self) -> list[list[Expression]]:
-        by_bridge = _interface(nft.META_OIFNAME, self._bridge)
-        from_pods = _within(_SOURCE, self._subnet)
-        rules = [
-            [*by_bridge, *from_pods, *nft.was_led_here(REG[0]), nft.masquerade()],
-            [*by_bridge, *_within(_SOURCE, _LOOPBACK), nft.masquerade()],
-        ]
-        if self._masquerade:
-            outside = _within(_DESTINATION, self._subnet, nft.UNEQUAL)
-            rules.append([*from_pods, *outside, nft.masquerade()])
-        return rules
+def plan_table(bridge: str, subnet: ipaddress.IPv4Network, *, masquerade: bool) -> list[Message]:
+    """Return what makes the table anew, without ports. Pure."""
+    chains = {
+        "guard": ("filter", nft.PREROUTING, nft.PRIORITY_RAW, _plan_guard(bridge)),
+        "prerouting": ("nat", nft.PREROUTING, nft.PRIORITY_DST, _plan_ports()),
+        "output": ("nat", nft.OUTPUT, nft.PRIORITY_DST, _plan_ports()),
+        "postrouting": ("nat", nft.POSTROUTING, nft.PRIORITY_SRC, _plan_sources(bridge, subnet, masquerade)),
+    }
+    todo = [nft.new_table(bridge), nft.delete_table(bridge), nft.new_table(bridge)]
+    todo += [nft.new_map(bridge, _GIVEN, with_address=True), nft.new_map(bridge, _ANY, with_address=False)]
+    for chain, (kind, hook, priority, rules) in chains.items():
+        todo.append(nft.new_chain(bridge, chain, kind, hook, priority))
+        todo += [nft.new_rule(bridge, chain, rule) for rule in rules]
+    return todo
 
 
 def encode_entry(entry: PortEntry) -> tuple[str, bytes, bytes]:
@@ -164,6 +157,19 @@ def _interface(key: int, name: str) -> list[Expression]:
 def _plan_guard(bridge: str) -> list[list[Expression]]:
     from_bridge = _interface(nft.META_IIFNAME, bridge)
     return [[*from_bridge, *_within(offset, _LOOPBACK), nft.drop()] for offset in (_SOURCE, _DESTINATION)]
+
+
+def _plan_sources(bridge: str, subnet: ipaddress.IPv4Network, masquerade: bool) -> list[list[Expression]]:
+    by_bridge = _interface(nft.META_OIFNAME, bridge)
+    from_pods = _within(_SOURCE, subnet)
+    rules = [
+        [*by_bridge, *from_pods, *nft.was_led_here(REG[0]), nft.masquerade()],
+        [*by_bridge, *_within(_SOURCE, _LOOPBACK), nft.masquerade()],
+    ]
+    if masquerade:
+        outside = _within(_DESTINATION, subnet, nft.UNEQUAL)
+        rules.append([*from_pods, *outside, nft.masquerade()])
+    return rules
 
 
 def _plan_ports() -> list[list[Expression]]:

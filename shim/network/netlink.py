@@ -81,7 +81,7 @@ def parse_answers(data: bytes) -> Iterator[Answer]:
         if length < _HEADER.size or offset + length > len(data):
             return
         piece = data[offset : offset + length]
-        if kind == _NLMSG_ERROR:
+        if kind == _NLMSG_ERROR and length >= _HEADER.size + 4:
             errno = -struct.unpack_from("=i", piece, _HEADER.size)[0]
             detail = _parse_detail(piece) if flags & _F_ACK_TLVS else ""
             yield Answer(kind, sequence, piece, errno, detail)

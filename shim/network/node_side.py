@@ -154,11 +154,8 @@ def remove(settings: BridgeSettings, pool: ipaddress.IPv4Network) -> None:
         found = [link for link in dump_links(route) if link.name == settings.bridge]
     if not found or found[0].kind != _KIND or found[0].mac != links.mac_of(pool[1]):
         return
-    table = PortTable(settings.bridge, pool, settings.masquerade)
-    try:
+    with PortTable(settings.bridge, pool, settings.masquerade) as table:
         table.delete()
-    finally:
-        table.close()
     delete_link(settings.bridge)
 
 

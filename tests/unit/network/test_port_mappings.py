@@ -15,7 +15,7 @@ def test_no_host_port_is_no_mapping() -> None:
     assert plan([PortMapping(TCP, 80, 0), PortMapping(Protocol.SCTP, 80, 0, "nonsense")]) == ()
 
 
-@pytest.mark.parametrize("everywhere", ["", "0.0.0.0", "::"])
+@pytest.mark.parametrize("everywhere", ["", "0.0.0.0", "::"])  # noqa: S104  # compared, never bound
 def test_any_address_has_several_names(everywhere: str) -> None:
     assert plan([PortMapping(TCP, 80, 8080, everywhere)]) == (PortEntry("TCP", "", 8080, "", 80),)
 

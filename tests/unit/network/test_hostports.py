@@ -1,0 +1,92 @@
+"""The nftables table, decoded again by pyroute2."""
+
+import ipaddress
+from typing import Any
+
+from pyroute2.netlink.nfnetlink import nftsocket
+
+from shim.network import nft
+from shim.network.hostports import encode_entry, plan_elements, plan_table
+from shim.network.netlink import Message
+from shim.network.port_mappings import PortEntry
+
+SUBNET = ipaddress.IPv4Network("10.88.0.0/16")
+WEB = PortEntry("TCP", "", 8080, "10.88.0.7", 80)
+KINDS = {
+    0: nftsocket.nft_table_msg,
+    2: nftsocket.nft_table_msg,
+    3: nftsocket.nft_chain_msg,
+    6: nftsocket.nft_rule_msg,
+    9: nftsocket.nft_set_msg,
+    12: nftsocket.nft_set_elem_list_msg,
+}
+
+
+def decoded(data: bytes) -> Any:
+    message = KINDS[data[4]](data)
+    message.decode()
+    return message
+
+
+def rules_of(messages: list[Message]) -> dict[str, list[list[str]]]:
+    """The names of the expressions of each rule, by chain."""
+    rules: dict[str, list[list[str]]] = {}
+    for message in map(decoded, (each.data for each in messages)):
+        if isinstance(message, nftsocket.nft_rule_msg):
+            names = [each.get_attr("NFTA_EXPR_NAME") for each in message.get_attr("NFTA_RULE_EXPRESSIONS")]
+            rules.setdefault(message.get_attr("NFTA_RULE_CHAIN"), []).append(names)
+    return rules
+
+
+def test_an_element_is_padded_part_by_part() -> None:
+    assert encode_entry(WEB) == (
+        "ports",
+        bytes((6, 0, 0, 0, 0x1F, 0x90, 0, 0)),
+        bytes((10, 88, 0, 7, 0, 80, 0, 0)),
+    )
+    name, key, _ = encode_entry(PortEntry("UDP", "192.0.2.1", 53, "10.88.0.7", 53))
+    assert (name, key) == ("address_ports", bytes((192, 0, 2, 1, 17, 0, 0, 0, 0, 53, 0, 0)))
+
+
+def test_the_table_is_replaced_as_a_whole() -> None:
+    messages = plan_table("br", SUBNET, masquerade=True)
+    assert [message.data[4] for message in messages[:3]] == [0, 2, 0]  # made if missing, removed, made
+    chains = [decoded(message.data) for message in messages if message.data[4] == 3]
+    assert {chain.get_attr("NFTA_CHAIN_NAME"): chain.get_attr("NFTA_CHAIN_TYPE") for chain in chains} == {
+        "guard": "filter",
+        "prerouting": "nat",
+        "output": "nat",
+        "postrouting": "nat",
+    }
+    hook = chains[0].get_attr("NFTA_CHAIN_HOOK")
+    assert (hook.get_attr("NFTA_HOOK_HOOKNUM"), hook.get_attr("NFTA_HOOK_PRIORITY")) == (0, -300)
+
+
+def test_ports_lead_on_only_what_is_meant_for_the_node() -> None:
+    rules = rules_of(plan_table("br", SUBNET, masquerade=True))
+    assert rules["prerouting"] == rules["output"]
+    assert all(rule[:2] == ["fib", "cmp"] and rule[-2:] == ["lookup", "nat"] for rule in rules["output"])
+    assert all(rule[-1] == "immediate" for rule in rules["guard"])
+    assert len(rules["postrouting"]) == 3
+
+
+def test_masquerade_can_be_left_out() -> None:
+    assert len(rules_of(plan_table("br", SUBNET, masquerade=False))["postrouting"]) == 2
+
+
+def test_many_ports_are_cut_into_what_a_socket_can_send() -> None:
+    entries = [PortEntry("TCP", "", 1000 + n, "10.88.0.7", 80) for n in range(1200)]
+    parts = list(plan_elements("br", entries))
+    counts = [len(decoded(m.data).get_attr("NFTA_SET_ELEM_LIST_ELEMENTS")) for part in parts for m in part]
+    assert counts == [500, 500, 200]
+    assert all(len(message.data) < 1 << 16 for part in parts for message in part)
+    assert list(plan_elements("br", [])) == []
+
+
+def test_a_transaction_has_a_beginning_and_an_end() -> None:
+    first, table, last = nft.batch([nft.new_table("br")])
+    assert [(message.data[4], message.wants_ack) for message in (first, table, last)] == [
+        (0x10, False),
+        (0, True),
+        (0x11, False),
+    ]

@@ -1,0 +1,75 @@
+"""Links, addresses, routes: encoded here, decoded by pyroute2, and the other way round."""
+
+import ipaddress
+
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from shim.network import links
+
+GATEWAY = ipaddress.IPv4Address("10.88.0.1")
+
+
+def decoded(data: bytes) -> ifinfmsg:
+    message = ifinfmsg(data)
+    message.decode()
+    return message
+
+
+def test_names_fit_and_tell_bridges_apart() -> None:
+    name = links.link_name("cri-shim0", "ab" * 32)
+    assert len(name) == 15
+    assert name.startswith(links.link_prefix("cri-shim0"))
+    assert not name.startswith(links.link_prefix("cri-shim1"))
+
+
+def test_the_hardware_address_follows_from_the_address() -> None:
+    assert links.mac_of(ipaddress.IPv4Address("10.88.1.255")) == "0a:58:0a:58:01:ff"
+
+
+def test_a_pods_end_is_born_in_its_namespace() -> None:
+    message = decoded(links.encode_veth("host", 5, 1400, "0a:58:0a:58:00:02", "eth0", 9).data)
+    peer = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "VETH_INFO_PEER")
+    assert (message.get_attr("IFLA_IFNAME"), message.get_attr("IFLA_MASTER")) == ("host", 5)
+    assert message["flags"] == 1
+    assert peer["flags"] == 0
+    assert [peer.get_attr(name) for name in ("IFLA_IFNAME", "IFLA_MTU", "IFLA_NET_NS_FD")] == [
+        "eth0",
+        1400,
+        9,
+    ]
+
+
+def test_hairpin_is_asked_for_as_a_bridges_port() -> None:
+    info = decoded(links.encode_hairpin("host").data).get_attr("IFLA_LINKINFO")
+    assert info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge"
+    assert info.get_attr("IFLA_INFO_SLAVE_DATA").get_attr("IFLA_BRPORT_MODE") == 1
+
+
+def test_a_link_is_read_as_it_was_written() -> None:
+    message = links.encode_bridge("cri-shim-test", "0a:58:0a:58:00:01", 1400)
+    link = links.parse_link(message.data)
+    assert (link.name, link.kind, link.mac, link.mtu) == (
+        "cri-shim-test",
+        "bridge",
+        "0a:58:0a:58:00:01",
+        1400,
+    )
+    assert links.parse_index(links.encode_link_up(7, "x").data) == 7
+
+
+def test_an_address_is_read_as_it_was_written() -> None:
+    interface = ipaddress.IPv4Interface("10.88.0.1/16")
+    assert links.parse_address(links.encode_address(3, "x", interface).data) == (3, interface)
+
+
+def test_a_default_route_has_no_destination() -> None:
+    route = links.parse_route(links.encode_default_route(3, GATEWAY).data)
+    assert route == links.Route(ipaddress.IPv4Network("0.0.0.0/0"), 3, 0, connected=False)
+
+
+def test_a_route_that_is_not_unicast_is_no_route() -> None:
+    message = rtmsg()
+    message["type"] = 3  # broadcast
+    message.encode()
+    assert links.parse_route(bytes(message.data)) is None
