@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from shim.errors import InvalidArgument, Unimplemented
+from shim.errors import InvalidArgument
 from shim.kernel import mount
 from shim.model.cgroup import Place
 from shim.model.container import ContainerSpec, ProcessRef
@@ -72,7 +72,6 @@ def plan_container(c: ContainerPlan) -> Plan:
     """Return the plan.
 
     Raises:
-        Unimplemented: something asked for cannot be done yet.
         InvalidArgument: a volume lies where none can be.
     """
     _refuse(c)
@@ -217,15 +216,9 @@ def _normal(path: str) -> str:
 
 def _refuse(c: ContainerPlan) -> None:
     config = c.spec.config
-    if config.cdi_devices:
-        raise Unimplemented(f"cannot give CDI devices: {', '.join(config.cdi_devices)}")
     if config.tty and "/dev/pts" in {_normal(volume.container_path) for volume in config.volumes}:
         raise InvalidArgument("a container with a terminal cannot have a volume at /dev/pts")
     for volume in config.volumes:
-        if volume.image is not None:
-            raise Unimplemented(f"ImageVolumeMountFailed: no image can be mounted at {volume.container_path}")
-        if volume.uid_mappings or volume.gid_mappings:
-            raise Unimplemented(f"the volume at {volume.container_path} cannot have id mappings")
         if _normal(volume.container_path) == "/proc" and volume.host_path != "/proc":
             raise InvalidArgument(
                 "a volume at /proc must be the node's /proc: no other is a proc file system"

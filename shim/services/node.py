@@ -34,7 +34,7 @@ DEFAULT_EXEC_OUTPUT_BYTES: Final = (
 class HandlerFeatures:
     """What a runtime handler can do, as Status tells it."""
 
-    recursive_read_only_mounts: bool = False
+    recursive_read_only_mounts: bool = True
     user_namespaces: bool = False
 
 

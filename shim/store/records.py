@@ -11,13 +11,13 @@ from typing import TypeVar
 
 import msgspec
 
-from shim.errors import ShimError
+from shim.errors import Internal
 from shim.kernel import files
 
 T = TypeVar("T")
 
 
-class UnreadableRecord(ShimError):
+class UnreadableRecord(Internal):
     """A file that should be a record is none that this version can read."""
 
 

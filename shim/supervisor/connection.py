@@ -99,7 +99,7 @@ class Connection:
             raise
         finally:
             self._asked.pop(seq, None)
-        if answer.reply is not None and answer.reply.failure is not None:
+        if answer.reply is not None and answer.reply.failure:
             raise error_of(answer.reply.failure)
         return answer
 

@@ -173,8 +173,8 @@ class LoggerLink:
             waiting = self._waiting.pop(message.seq, None)
             if waiting is not None:
                 waiting.answer(message)
-            elif message.failure is not None:
-                log.warning("logger: %s", message.failure.message)
+            elif message.failure:
+                log.warning("logger: %s", protocol.error_of(message.failure))
 
     def _on_end(self) -> None:
         self._packets = None

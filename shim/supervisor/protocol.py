@@ -28,12 +28,13 @@ Every request carries a ``seq`` of the asker's choice, and exactly one ``reply``
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
 from shim import errors
 from shim.model.container import ExitRecord
+from shim.runtime import wire
 
 VERSION: Final = 1
 MAX_BYTES: Final = 64 * 1024
@@ -48,7 +49,7 @@ KINDS: Final = (CONTAINER, EXEC, NAMESPACES, INIT)
 DEFAULT_MAX_LINE: Final = 16 * 1024
 
 
-class ProtocolError(errors.ShimError):
+class ProtocolError(errors.Internal):
     """The peer sent what is no message."""
 
 
@@ -90,17 +91,6 @@ class ChildInfo:
     adopted: bool = False
     oom_kills: int = 0
     record: ExitRecord | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error on its way: class name, message, and for a KernelError what it names."""
-
-    name: str
-    message: str
-    syscall: str = ""
-    errno: int = 0
-    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +190,18 @@ class Shutdown:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer to the request with the same ``seq``; to ``hello`` with pid and release of who answers."""
+    """Answer to the request with the same ``seq``.
+
+    Attributes:
+        failure: of ``failure_of``; empty: it went well.
+        more: there is more to ``list``.
+        pid, release: of who answers to ``hello``.
+        dropped_bytes: what a ``drain`` could not write.
+    """
+
 
     seq: int
-    failure: Failure | None = None
+    failure: str = ""
     more: bool = False
     version: int = VERSION
     pid: int = 0
@@ -242,7 +240,6 @@ _MESSAGES: Final[Mapping[str, type]] = {
 _NESTED: Final[Mapping[str, type]] = {
     "LogConfig | None": LogConfig,
     "ChildInfo": ChildInfo,
-    "Failure | None": Failure,
     "ExitRecord | None": ExitRecord,
     "ExitRecord": ExitRecord,
 }
@@ -319,42 +316,11 @@ def with_seq(message: _Value, seq: int) -> _Value:
     return copy
 
 
-def failure_of(error: BaseException) -> Failure:
-    """Return an error in the form in which it travels."""
-    if isinstance(error, errors.KernelError):
-        return Failure(
-            "KernelError", error.strerror or "", error.syscall, error.errno or 0, error.filename or ""
-        )
-    if isinstance(error, OSError):
-        return Failure("KernelError", str(error), "", error.errno or 0, str(error.filename or ""))
-    name = type(error).__name__
-    return Failure(name if name in _REBUILT else "Internal", str(error) or name)
+def failure_of(error: BaseException) -> str:
+    """Return an error in the form in which it travels (``runtime.wire``)."""
+    return json.dumps(wire.encode_error(error))
 
 
-def error_of(failure: Failure) -> Exception:
+def error_of(failure: str) -> Exception:
     """Return the error that a failure tells of, of the same class."""
-    if failure.name == "KernelError":
-        return errors.KernelError(failure.syscall or "supervisor", failure.errno, failure.path or None)
-    rebuild = _REBUILT.get(failure.name, errors.Internal)
-    return rebuild(failure.message)
-
-
-class _Missing(errors.NotFound):
-    """A NotFound whose sentence came over the wire."""
-
-    def __init__(self, message: str) -> None:
-        errors.ShimError.__init__(self, message)
-        self.kind = "process"
-        self.name = message
-
-
-_REBUILT: Final[Mapping[str, Callable[[str], Exception]]] = {
-    "NotFound": _Missing,
-    "AlreadyExists": errors.AlreadyExists,
-    "InvalidArgument": errors.InvalidArgument,
-    "FailedPrecondition": errors.FailedPrecondition,
-    "Unavailable": errors.Unavailable,
-    "Unimplemented": errors.Unimplemented,
-    "ResourceExhausted": errors.ResourceExhausted,
-    "ProtocolError": errors.Internal,
-}
+    return wire.decode_error(json.loads(failure))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from typing import Final
 
-from shim.errors import InvalidArgument
+from shim.errors import InvalidArgument, Unimplemented
 from shim.model.container import ContainerConfig, Device
 from shim.model.mount import Volume
 from shim.model.security import ContainerSecurity
@@ -36,6 +36,7 @@ def check(config: ContainerConfig) -> None:
         _device(device)
     values.resources("linux.resources", config.resources)
     _security(config.security)
+    _not_yet(config)
 
 
 def check_argv(field: str, argv: tuple[str, ...]) -> None:
@@ -83,6 +84,18 @@ def _volume(volume: Volume) -> None:
         raise InvalidArgument(f"host_path {volume.host_path!r} is not an absolute path")
     if volume.image_sub_path:
         values.path("image_sub_path", volume.image_sub_path, absolute=volume.image_sub_path.startswith("/"))
+
+
+def _not_yet(config: ContainerConfig) -> None:
+    """Refuse what would be left out silently otherwise; Status does not claim these features."""
+    for volume in config.volumes:
+        where = f"the mount on {volume.container_path!r}"
+        if volume.image is not None:
+            raise Unimplemented(f"ImageVolumeMountFailed: {where}: images cannot be mounted as volumes")
+        if volume.uid_mappings or volume.gid_mappings:
+            raise Unimplemented(f"{where}: ids of volumes cannot be mapped")
+    if config.cdi_devices:
+        raise Unimplemented(f"CDI devices are not supported: {', '.join(config.cdi_devices)}")
 
 
 def _device(device: Device) -> None:

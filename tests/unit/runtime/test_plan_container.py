@@ -6,13 +6,12 @@ from typing import Any, TypeVar
 
 import pytest
 
-from shim.errors import InvalidArgument, Unimplemented
+from shim.errors import InvalidArgument
 from shim.kernel import mount
 from shim.model.container import ProcessRef
-from shim.model.image import ImageSpec
 from shim.model.mount import Propagation, Volume
 from shim.model.resources import Resources
-from shim.model.security import ContainerSecurity, IdMapping, NamespaceMode, NamespaceOptions
+from shim.model.security import ContainerSecurity, NamespaceMode, NamespaceOptions
 from shim.runtime import default_files
 from shim.runtime.plan import Plan, decode_plan, encode_plan
 from shim.runtime.plan_container import plan_container, plan_volumes
@@ -199,19 +198,6 @@ def test_volumes_are_opened_as_asked(container: Any) -> None:
     assert OpenVolume("volume 0", "/host", True, True, 1) in of(
         plan_container(container(volumes=(volume,))), OpenVolume
     )
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"cdi_devices": ("vendor.com/gpu=0",)},
-        {"volumes": (Volume("/v", image=ImageSpec("i")),)},
-        {"volumes": (Volume("/v", "/h", uid_mappings=(IdMapping(0, 0, 1),)),)},
-    ],
-)
-def test_what_cannot_be_done_is_refused(container: Any, asked: Any) -> None:
-    with pytest.raises(Unimplemented):
-        plan_container(container(**asked))
 
 
 def test_another_file_system_at_proc_is_refused(container: Any) -> None:

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from shim.errors import InvalidArgument
+from shim.errors import InvalidArgument, Unimplemented
 from shim.model.container import ContainerConfig, ContainerMetadata, Device, EnvVar
 from shim.model.image import ImageSpec
 from shim.model.mount import Volume
 from shim.model.resources import HugepageLimit, Resources
-from shim.model.security import ContainerSecurity
+from shim.model.security import ContainerSecurity, IdMapping
 from shim.services.validate import container
 
 GOOD = ContainerConfig(ContainerMetadata("app"), ImageSpec("busybox"), log_path="app/0.log", command=("sh",))
@@ -76,3 +76,16 @@ def test_a_secret_is_not_in_the_error() -> None:
     with pytest.raises(InvalidArgument) as caught:
         container.check(dataclasses.replace(GOOD, envs=(EnvVar("TOKEN", b"hunter2\0"),)))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"cdi_devices": ("vendor.com/gpu=0",)},
+        {"volumes": (Volume("/v", image=ImageSpec("i")),)},
+        {"volumes": (Volume("/v", "/h", uid_mappings=(IdMapping(0, 0, 1),)),)},
+    ],
+)
+def test_what_cannot_be_done_is_refused(asked: Any) -> None:
+    with pytest.raises(Unimplemented):
+        container.check(dataclasses.replace(GOOD, **asked))
