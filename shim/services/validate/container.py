@@ -7,7 +7,7 @@ from typing import Final
 
 from shim.errors import InvalidArgument, Unimplemented
 from shim.model.container import ContainerConfig, Device
-from shim.model.mount import Volume
+from shim.model.mount import Propagation, Volume
 from shim.model.security import ContainerSecurity
 from shim.services.validate import values
 
@@ -82,6 +82,10 @@ def _volume(volume: Volume) -> None:
         raise InvalidArgument(f"the mount on {volume.container_path!r} has both host_path and image")
     if volume.image is None and not volume.host_path.startswith("/"):
         raise InvalidArgument(f"host_path {volume.host_path!r} is not an absolute path")
+    if volume.recursive_read_only and not volume.readonly:
+        raise InvalidArgument(f"{volume.container_path!r}: recursive_read_only needs readonly")
+    if volume.recursive_read_only and volume.propagation is not Propagation.PRIVATE:
+        raise InvalidArgument(f"{volume.container_path!r}: recursive_read_only needs private propagation")
     if volume.image_sub_path:
         values.path("image_sub_path", volume.image_sub_path, absolute=volume.image_sub_path.startswith("/"))
 

@@ -32,6 +32,7 @@ def test_what_a_kubelet_sends_is_accepted() -> None:
     [
         ({"metadata": ContainerMetadata("")}, "metadata.name"),
         ({"image": ImageSpec("")}, "image"),
+        ({"volumes": (Volume("/a", "/b", recursive_read_only=True),)}, "needs readonly"),
         ({"labels": {"a": "x" * 10_000_000}}, "labels"),
         ({"log_path": "../../etc/passwd"}, r"'\.\.'"),
         ({"log_path": "/abs"}, "relative"),
