@@ -1,0 +1,282 @@
+"""A small world for networks: a node, its pods, and a machine outside, each a network namespace of its own.
+
+A body runs in a forked child that is root of a user namespace, so nothing of the machine can be touched. The
+child's network namespace is the node. Other namespaces are entered by threads that end right after.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import ipaddress
+import os
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from shim.kernel import namespaces
+from shim.model.network import NetworkResult, PortMapping
+from shim.network import links, nft, node_side
+from shim.network.bridge import BridgeNetwork
+from shim.network.netlink import NetlinkSocket
+from shim.network.plugin import Network, SetupRequest
+from shim.network.settings import BridgeSettings
+
+T = TypeVar("T")
+
+NET = namespaces.KINDS["net"]
+BRIDGE = "cri-shim-test0"
+OUTSIDE, NODE = "192.0.2.2", "192.0.2.1"
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+
+class Namespace:
+    """A network namespace with its loopback up."""
+
+    def __init__(self) -> None:
+        self.fd, self.netlink = _in_thread(_make)
+        self.path = f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    def do(self, function: Callable[[], T]) -> T:
+        """Return what a function returns in there; sockets that it makes stay in there."""
+
+        def enter() -> T:
+            namespaces.setns(self.fd, NET)
+            return function()
+
+        return _in_thread(enter)
+
+    def connect(self, address: str, port: int) -> Callable[[], socket.socket]:
+        """Return what connects from in here."""
+        return lambda: self.do(lambda: socket.create_connection((address, port), timeout=5))
+
+    def listen(self, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        def make() -> socket.socket:
+            sock = socket.socket(socket.AF_INET, kind)
+            sock.settimeout(5)
+            sock.bind(("", port))
+            if kind == socket.SOCK_STREAM:
+                sock.listen()
+            return sock
+
+        return self.do(make)
+
+    def close(self) -> None:
+        os.close(self.fd)
+        self.netlink.close()
+
+
+def _in_thread(function: Callable[[], T]) -> T:
+    answers: list[tuple[bool, Any]] = []
+
+    def run() -> None:
+        try:
+            answers.append((True, function()))
+        except BaseException as error:  # noqa: BLE001  # it is raised again by who waits
+            answers.append((False, error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    ok, value = answers[0]
+    if not ok:
+        raise value
+    return value
+
+
+def _make() -> tuple[int, socket.socket]:
+    namespaces.unshare(NET)
+    loopback_up()
+    fd = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    return fd, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+
+
+def loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = array.array("B", struct.pack("16sH14x", b"lo", 0))
+        fcntl.ioctl(sock, _SIOCGIFFLAGS, request)
+        flags = struct.unpack_from("H", request, 16)[0]
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
+
+
+class World:
+    """The node, with a network under test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.bridge_name = BRIDGE
+        self.network: Network = self.bridge()
+        self.pods: dict[str, Namespace] = {}
+        self.results: dict[str, NetworkResult] = {}
+
+    def settings(self, name: str = BRIDGE, subnet: str = "") -> BridgeSettings:
+        place = self.directory / name
+        return BridgeSettings(str(place), str(place / "quarantine"), name, subnet)
+
+    def bridge(self, name: str = BRIDGE, subnet: str = "") -> BridgeNetwork:
+        return BridgeNetwork(self.settings(name, subnet))
+
+    async def pod(self, number: int, *ports: PortMapping) -> Namespace:
+        """Make a pod; its address is in ``results``."""
+        pod = Namespace()
+        request = SetupRequest(
+            sandbox_id=sandbox(number),
+            name=f"pod{number}",
+            namespace="default",
+            uid=f"uid{number}",
+            netns_path=pod.path,
+            netlink_fd=pod.netlink.fileno(),
+            port_mappings=ports,
+        )
+        try:
+            self.results[sandbox(number)] = await self.network.setup(request)
+        except BaseException:
+            pod.close()
+            raise
+        self.pods[sandbox(number)] = pod
+        return pod
+
+    def address(self, number: int) -> str:
+        return self.results[sandbox(number)].ips[0]
+
+    async def end(self, number: int, *, namespace_first: bool = False) -> None:
+        """Tear a pod down, its namespace after or before its network."""
+        pod = self.pods.pop(sandbox(number))
+        if namespace_first:
+            pod.close()
+        await self.network.teardown(sandbox(number), pod.path)
+        if not namespace_first:
+            pod.close()
+
+    async def restart(self) -> None:
+        """Go on as a new daemon does, which knows only what is on disk."""
+        self.network = self.bridge()
+
+    def links(self) -> set[str]:
+        with NetlinkSocket(node_side.NETLINK_ROUTE) as route:
+            return {link.name for link in node_side.dump_links(route)}
+
+    def tables(self) -> list[str]:
+        """The nftables tables that are there, of those that the tests make."""
+        found = []
+        with NetlinkSocket(nft.NETLINK_NETFILTER) as netfilter:
+            for name in (BRIDGE, "cri-shim-test1"):
+                (error,) = netfilter.try_request(nft.get_table(name))
+                if error is None:
+                    found.append(name)
+        return found
+
+    def remove_link(self, name: str) -> None:
+        node_side.delete_link(name)
+
+    def remove_table(self, name: str) -> None:
+        with NetlinkSocket(nft.NETLINK_NETFILTER) as netfilter:
+            netfilter.request(*nft.batch([nft.delete_table(name)]))
+
+    def listen(
+        self, port: int, address: str = "127.0.0.1", kind: socket.SocketKind = socket.SOCK_STREAM
+    ) -> socket.socket:
+        """Listen on the node."""
+        sock = socket.socket(socket.AF_INET, kind)
+        sock.settimeout(5)
+        sock.bind((address, port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen()
+        return sock
+
+    def leases(self) -> list[str]:
+        return sorted(path.stem for path in (self.directory / BRIDGE / "leases").iterdir())
+
+    def call(self, server: socket.socket, connect: Callable[[], socket.socket]) -> str:
+        """Connect, check that it is ``server`` who answers, and return whom it saw."""
+        with connect() as client:
+            accepted, peer = server.accept()
+            with accepted:
+                accepted.sendall(b"hello")
+                assert client.recv(5) == b"hello"
+            return str(peer[0])
+
+    def ask(self, server: socket.socket, client: socket.socket, address: str, port: int) -> str:
+        """Send a datagram, check that it is ``server`` who answers, and return whom it saw."""
+        client.settimeout(5)
+        client.sendto(b"ping", (address, port))
+        data, peer = server.recvfrom(100)
+        server.sendto(data[::-1], peer)
+        assert client.recvfrom(100) == (b"gnip", (address, port))
+        return str(peer[0])
+
+    def send_frame(self, pod: Namespace, source: str, target: str, port: int) -> None:
+        """Send a datagram to the node's hardware address, past the pod's own routing."""
+        data = struct.pack(">HHHH", port, port, 12, 0) + b"let!"
+        header = struct.pack(
+            ">BBHHHBBH4s4s",
+            *(0x45, 0, 20 + len(data), 0, 0, 64, socket.IPPROTO_UDP, 0),
+            socket.inet_aton(source),
+            socket.inet_aton(target),
+        )
+        total = sum(struct.unpack(">10H", header))
+        checksum = struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF)
+        ends = [links.mac_of(ipaddress.IPv4Address(each)) for each in ("10.88.0.1", self.address(1))]
+        frame = b"".join(bytes.fromhex(mac.replace(":", "")) for mac in ends) + b"\x08\0"
+        with pod.do(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sock:
+            sock.sendto(frame + header[:10] + checksum + header[12:] + data, ("eth0", 0))
+
+    def connect(self, address: str, port: int) -> Callable[[], socket.socket]:
+        """Return what connects from the node."""
+        return lambda: socket.create_connection((address, port), timeout=5)
+
+    def sandbox(self, number: int) -> str:
+        return sandbox(number)
+
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[Namespace]:
+        """Yield a machine on the other end of the node's uplink, which knows no route to pods."""
+        there = Namespace()
+        with NetlinkSocket(node_side.NETLINK_ROUTE) as here:
+            here.request(links.encode_veth("uplink", 0, 1500, "02:00:00:00:00:02", "eth0", there.fd))
+            _configure(here, "uplink", NODE)
+        with NetlinkSocket(node_side.NETLINK_ROUTE, there.netlink.fileno()) as far:
+            _configure(far, "eth0", OUTSIDE)
+        try:
+            yield there
+        finally:
+            there.close()
+
+
+def _configure(route: NetlinkSocket, name: str, address: str) -> None:
+    index = links.parse_index(route.request(links.encode_get_link(name))[0])
+    route.request(
+        links.encode_address(index, name, ipaddress.IPv4Interface(f"{address}/24")),
+        links.encode_link_up(index, name),
+    )
+
+
+def sandbox(number: int) -> str:
+    return f"{number:02x}" * 32
+
+
+@pytest.fixture
+def on_node(
+    tmp_path: Path, in_namespaces: Callable[[Callable[[], Any]], Any]
+) -> Callable[[Callable[[World], Awaitable[Any]]], Any]:
+    """Return what an async body returns that runs on a node of its own."""
+
+    def run(body: Callable[[World], Awaitable[Any]]) -> Any:
+        def go() -> Any:
+            loopback_up()
+
+            async def main() -> Any:
+                return await body(World(tmp_path))
+
+            return asyncio.run(main())
+
+        return in_namespaces(go)
+
+    return run
