@@ -96,13 +96,16 @@ class KernelError(OSError):
     """A system call failed.
 
     Attributes:
-        syscall: name as in section 2 of the manual, such as ``mount``.
+        syscall: name as in section 2 of the manual, such as ``mount``; may be empty.
         errno, filename: as in OSError.
+        doing: what was being done, as it goes on after "cannot"; may be empty.
     """
 
-    def __init__(self, syscall: str, errno: int, path: str | None = None) -> None:
+    def __init__(self, syscall: str, errno: int, path: str | None = None, doing: str = "") -> None:
         super().__init__(errno, os.strerror(errno), path)
         self.syscall = syscall
+        self.doing = doing
 
     def __str__(self) -> str:
-        return f"{self.syscall}: {super().__str__()}"
+        parts = (f"cannot {self.doing}" if self.doing else "", self.syscall, super().__str__())
+        return ": ".join(part for part in parts if part)

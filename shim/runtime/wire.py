@@ -79,9 +79,8 @@ def decode_error(message: dict[str, Any]) -> Exception:
     """Return the error of a message as the class that it had in the other process."""
     name, stage, text = message.get("class", ""), message.get("stage", ""), message.get("message", "")
     if name == "KernelError":
-        shown = " while trying to ".join(part for part in (message.get("path"), stage) if part)
         return errors.KernelError(
-            message.get("syscall", ""), int(message.get("errno", errno.EIO)), shown or None
+            message.get("syscall", ""), int(message.get("errno", errno.EIO)), message.get("path"), stage
         )
     if name == "ExecFailed":
         return errors.ExecFailed(text, int(message.get("exit_code", 127)))

@@ -6,6 +6,7 @@ import posixpath
 from typing import Final
 
 from shim.errors import InvalidArgument, Unimplemented
+from shim.kernel import capabilities
 from shim.model.container import ContainerConfig, Device
 from shim.model.mount import Propagation, Volume
 from shim.model.security import ContainerSecurity
@@ -119,6 +120,10 @@ def _security(security: ContainerSecurity) -> None:
     values.name("run_as_username", security.run_as_username, required=False)
     if security.run_as_group is not None and security.run_as_user is None and not security.run_as_username:
         raise InvalidArgument("run_as_group is given without run_as_user or run_as_username")
+    asked = security.capabilities
+    for name in (*asked.add, *asked.drop, *asked.add_ambient):
+        if name.upper() != "ALL":
+            capabilities.parse(name)
     for path in (*security.masked_paths, *security.readonly_paths):
         values.text("masked and read-only paths", path)
         if not path.startswith("/"):

@@ -42,7 +42,8 @@ def test_not_found_keeps_what_was_looked_for() -> None:
 def test_a_kernel_error_keeps_call_errno_and_path() -> None:
     error = crossed(errors.KernelError("mount", 13, "/proc"), "mount proc")
     assert isinstance(error, errors.KernelError)
-    assert (error.syscall, error.errno, error.filename) == ("mount", 13, "/proc while trying to mount proc")
+    assert (error.syscall, error.errno, error.filename) == ("mount", 13, "/proc")
+    assert str(error) == "cannot mount proc: mount: [Errno 13] Permission denied: '/proc'"
 
 
 def test_an_oserror_arrives_as_kernel_error() -> None:
