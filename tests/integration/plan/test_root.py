@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from shim.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from shim.errors import FailedPrecondition, InvalidArgument
 from shim.kernel import mount, proc
 from shim.model.container import Device
-from shim.model.image import ImageSpec
 from shim.model.mount import Propagation, Volume
 from shim.model.security import ContainerSecurity, User
 
@@ -236,13 +235,3 @@ async def test_a_working_directory_that_leads_out_stays_inside(bed: Any) -> None
     text = await bed.output(await bed.sandbox(), "ls; readlink /proc/self/cwd", cwd="/way", user=User(7, 7))
     assert "bin" in text
     assert text.splitlines()[-1] == "/"
-
-
-async def test_what_cannot_be_done_is_refused(bed: Any) -> None:
-    sandbox = await bed.sandbox()
-    for asked in (
-        {"cdi_devices": ("vendor.com/gpu=0",)},
-        {"volumes": (Volume("/v", image=ImageSpec("x")),)},
-    ):
-        with pytest.raises(Unimplemented):
-            await bed.start(sandbox, bed.spec(sandbox, "true", **asked))
