@@ -11,9 +11,11 @@ import os
 import posixpath
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from typing import BinaryIO, Final, Protocol
 
-from shim.errors import InvalidArgument, NotFound
+from shim.errors import InvalidArgument, NotFound, ResourceExhausted
+from shim.images.settings import NO_ROOM
 from shim.images.unpack import decompress
 from shim.images.unpackers import Part
 from shim.kernel import paths
@@ -39,16 +41,22 @@ class Bundle(Protocol):
 
 
 class TarBundle:
-    """A tar file. A compressed one is first unpacked into a temporary file in ``spool``."""
+    """A tar file. A compressed one is first unpacked into a temporary file in ``spool``.
 
-    def __init__(self, path: str, spool: str) -> None:
+    Args:
+        path: the archive.
+        spool: directory for the temporary file.
+        limit: bytes that it may take there.
+    """
+
+    def __init__(self, path: str, spool: str, limit: int) -> None:
         self._places: dict[str, tuple[int, int]] = {}
         self._links: dict[str, str] = {}
         self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 (close closes it)
         try:
             head = os.pread(self._file.fileno(), 4, 0)
             if decompress.detect(head) != "none":
-                self._inflate(spool)
+                self._inflate(spool, limit)
             self._index(path)
         except BaseException:
             self._file.close()
@@ -84,11 +92,11 @@ class TarBundle:
             name = self._links[name]
         return self._places.get(name)
 
-    def _inflate(self, spool: str) -> None:
+    def _inflate(self, spool: str, limit: int) -> None:
         plain = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 (close closes it)
         try:
             with self._file as file:
-                for chunk in decompress.read_chunks(file):
+                for chunk in _at_most(limit, decompress.read_chunks(file)):
                     plain.write(chunk)
             plain.flush()
         except BaseException:
@@ -158,17 +166,35 @@ class DirectoryBundle:
         self._open.close()
 
 
-def open_bundle(path: str, spool: str) -> Bundle:
+def _at_most(limit: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        limit -= len(chunk)
+        if limit < 0:
+            raise ResourceExhausted("the archive is larger, when unpacked, than a layer may be")
+        yield chunk
+
+
+def open_bundle(path: str, spool: str, limit: int) -> Bundle:
     """Open an archive or directory.
+
+    Args:
+        path: where it is.
+        spool: directory that a compressed archive is unpacked in.
+        limit: bytes that it may take there.
 
     Raises:
         NotFound: there is no such file.
         InvalidArgument: it is no archive.
+        ResourceExhausted: it takes more than ``limit``, or the disk is full.
     """
     try:
-        return DirectoryBundle(path) if os.path.isdir(path) else TarBundle(path, spool)
+        return DirectoryBundle(path) if os.path.isdir(path) else TarBundle(path, spool, limit)
     except FileNotFoundError:
         raise NotFound("file", path) from None
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise ResourceExhausted(f"no space left on the device to unpack {path}") from error
+        raise
 
 
 def _clean(name: str) -> str:

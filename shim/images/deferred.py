@@ -2,8 +2,9 @@
 
 Layers are unpacked all at once, so two things wait: a directory that the archive only implies takes owner,
 mode, times and attributes of the one below (else it would change them for everybody above), and a hard link
-to a file that only a lower layer has takes a copy of it. Blocking; rare: builders write the parents of what
-they add.
+to a file that only a lower layer has takes a copy of it. Where a lower layer has a link under the name of an
+implied directory, what was put into the directory belongs where the link leads; then the layer is unpacked
+again. Blocking; rare: builders write the parents of what they add.
 """
 
 from __future__ import annotations
@@ -24,29 +25,54 @@ from shim.kernel import files, paths
 _OVERLAY: Final = "trusted.overlay."
 
 
-def settle(layer: str, lowers: Sequence[str]) -> None:
+def settle(layer: str, lowers: Sequence[str]) -> dict[str, str]:
     """Finish an unpacked layer.
 
     Args:
         layer: its directory, with ``fs`` and ``layer.json``.
         lowers: ``fs`` directories of the layers below, the topmost first.
 
+    Returns:
+        Directory -> place: links of lower layers that the layer's entries go through. If there are any, the
+        layer is of no use: it has to be unpacked again with these aliases.
+
     Raises:
         InvalidArgument: a hard link leads to nothing.
     """
     with open(os.path.join(layer, "layer.json"), "rb") as file:
         facts: dict[str, Any] = json.load(file)
-    root_fd = os.open(os.path.join(layer, "fs"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    fs = os.path.join(layer, "fs")
+    root_fd = os.open(fs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    below_paths = [] if facts["opaque_root"] else lowers
+    implied = [os.fsencode(path) for path in facts["implied"]]
     try:
-        with MergedTree([] if facts["opaque_root"] else lowers) as below:
-            implied = [os.fsencode(path) for path in facts["implied"]]
+        with MergedTree(below_paths) as below, MergedTree([fs, *below_paths]) as merged:
+            aliases = _find_aliases(below, implied)
+            if aliases:
+                return aliases
             for new, target in facts["links"]:
-                implied += _link(root_fd, below, os.fsencode(new), os.fsencode(target))
+                implied += _link(root_fd, merged, os.fsencode(new), os.fsencode(target))
             # Children first: what is done inside a directory changes its times.
             for path in sorted(set(implied), reverse=True):
                 _copy_directory(root_fd, below, path)
     finally:
         os.close(root_fd)
+    return {}
+
+
+def _find_aliases(below: MergedTree, implied: Sequence[bytes]) -> dict[str, str]:
+    aliases: dict[str, str] = {}
+    for path in implied:
+        with below.find(path, follow=False) as found:
+            if found is None or not stat.S_ISLNK(os.fstat(found).st_mode):
+                continue
+        place = below.resolve(path)
+        if place is None:
+            raise InvalidArgument(
+                f"malformed layer: entries lie below {show(path)}, a link of a lower layer that leads nowhere"
+            )
+        aliases[os.fsdecode(path)] = os.fsdecode(place)
+    return aliases
 
 
 def _copy_directory(root_fd: int, below: MergedTree, path: bytes) -> None:
@@ -70,18 +96,19 @@ def _copy_metadata(source: int, fd: int) -> None:
     os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
-def _link(root_fd: int, below: MergedTree, new: bytes, target: bytes) -> list[bytes]:
+def _link(root_fd: int, merged: MergedTree, new: bytes, target: bytes) -> list[bytes]:
     """Copy a lower file up and link to it; return the directories that had to be made."""
     dirs = Directories(root_fd)
+    parent, _, base = target.rpartition(b"/")
     try:
-        with below.find(target, follow=False) as source:
-            if source is None or stat.S_ISDIR(os.fstat(source).st_mode):
+        with merged.find(target, follow=False) as source:
+            parent_place = merged.resolve(parent)
+            if source is None or parent_place is None or stat.S_ISDIR(os.fstat(source).st_mode):
                 raise InvalidArgument(
                     f"malformed layer: {show(new)} is a hard link to {show(target)}: no such file"
                 )
-            parent, _, base = target.rpartition(b"/")
-            _copy_up(source, dirs.fd(parent), base)
-        source_fd = os.dup(dirs.fd(parent))
+            _copy_up(source, dirs.fd(parent_place), base)
+        source_fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dirs.fd(parent_place))
         try:
             parent, _, name = new.rpartition(b"/")
             os.link(base, name, src_dir_fd=source_fd, dst_dir_fd=dirs.fd(parent), follow_symlinks=False)

@@ -6,20 +6,17 @@ so their digests are the diff ids, and image ids stay the same wherever the file
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from shim.errors import FailedPrecondition
-from shim.images import digest, manifest
+from shim.images import assembly, digest, manifest
 from shim.images.archive import CONTAINERD_NAME, OCI_NAME
 from shim.images.blobs import BlobStore
 from shim.images.layers import Layer, LayerStore
-from shim.images.unpack import record
 from shim.model.image import Image
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
@@ -90,30 +87,10 @@ def _add_image(
 def _add_layer(out: tarfile.TarFile, layer: Layer) -> None:
     info = tarfile.TarInfo(_path(layer.diff_id))
     info.size = layer.stream_bytes
-    chunks = assemble(layer)
+    chunks = assembly.assemble(layer)
     out.addfile(info, _Stream(chunks))
     if next(chunks, b""):  # also has the digest checked
         raise FailedPrecondition(f"layer {layer.diff_id} on disk is longer than it was")
-
-
-def assemble(layer: Layer) -> Iterator[bytes]:
-    """Yield a layer's tar stream; at its end say whether it is what it was.
-
-    Raises:
-        FailedPrecondition: it is not: the layer on disk is damaged.
-    """
-    found = hashlib.sha256()
-    layer_fd = os.open(layer.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for data in record.assemble(layer_fd, layer.displaced):
-            found.update(data)
-            yield data
-    finally:
-        os.close(layer_fd)
-    if f"sha256:{found.hexdigest()}" != layer.diff_id:
-        raise FailedPrecondition(
-            f"layer {layer.diff_id} on disk is damaged: remove the image and pull it again"
-        )
 
 
 class _Stream(io.RawIOBase):

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shim.errors import ResourceExhausted, ShimError
-from shim.images import deferred
+from shim.errors import InvalidArgument, ResourceExhausted, ShimError
+from shim.images import assembly, deferred, layers
 from shim.images.flights import Flights
 from shim.images.layers import LayerStore
 from shim.images.progress import ProgressHub, Report
-from shim.images.settings import Settings
+from shim.images.settings import NO_ROOM, Settings
 from shim.images.syncer import Syncer
 from shim.images.unpackers import Part, Unpacked, Unpackers, Wanted
 from shim.threads import Pool
 
-NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+_MAX_ROUNDS: Final = 10
 
 Source = Callable[[], AsyncGenerator[bytes, None] | Part]
 
@@ -30,7 +29,7 @@ class LayerJob:
 
     Attributes:
         wanted: what it must be.
-        source: opens its bytes; called when its turn has come.
+        source: gives its bytes; nothing is fetched before the first is asked for.
         item: name for progress.
     """
 
@@ -87,32 +86,62 @@ class Ingest:
     async def _bring(self, job: LayerJob, chain_ids: Sequence[str], below: asyncio.Task[None] | None) -> None:
         chain_id = chain_ids[-1]
         self._hub.report(chain_id, job.item, "waiting", 0, job.wanted.size)
-        async with self._turns:
-            directory = await self._threads.run(self._layers.begin)
-            try:
-                source = job.source()
-                if not isinstance(source, Part):
-                    source = self._counted(source, chain_id, job)
-                unpacked = await self._unpackers.unpack(directory, source, job.wanted)
-            except BaseException as error:
-                await self._discard(directory)
-                raise _out_of_room(error) from error
+        source = job.source()
+        if not isinstance(source, Part):
+            source = self._counted(source, chain_id, job)
+        directory, unpacked = await self._unpack(source, job.wanted, {})
         try:
-            await self._finish(directory, unpacked, chain_ids, below)
+            if unpacked.deferred:
+                if below is not None:
+                    await asyncio.shield(below)
+                directory = await self._settle(directory, unpacked, self._layers.lowers(chain_ids[:-1]))
+            await self._syncer.sync()
+            await asyncio.shield(self._threads.run(self._layers.commit, directory, chain_id))
         except BaseException as error:
             await self._discard(directory)
             raise _out_of_room(error) from error
         self._hub.report(chain_id, job.item, "done", job.wanted.size, job.wanted.size)
 
-    async def _finish(
-        self, directory: str, unpacked: Unpacked, chain_ids: Sequence[str], below: asyncio.Task[None] | None
-    ) -> None:
-        if unpacked.deferred:
-            if below is not None:
-                await asyncio.shield(below)
-            await self._threads.run(deferred.settle, directory, self._layers.lowers(chain_ids[:-1]))
-        await self._syncer.sync()
-        await asyncio.shield(self._threads.run(self._layers.commit, directory, chain_ids[-1]))
+    async def _unpack(
+        self, source: AsyncGenerator[bytes, None] | Part, wanted: Wanted, aliases: Mapping[str, str]
+    ) -> tuple[str, Unpacked]:
+        """Return the directory that has the unpacked layer, and what is known of it."""
+        async with self._turns:
+            try:
+                directory = await self._threads.run(self._layers.begin)
+            except OSError as error:
+                raise _out_of_room(error) from error
+            try:
+                return directory, await self._unpackers.unpack(directory, source, wanted, aliases)
+            except BaseException as error:
+                await self._discard(directory)
+                raise _out_of_room(error) from error
+
+    async def _settle(self, directory: str, unpacked: Unpacked, lowers: Sequence[str]) -> str:
+        """Finish a layer that needs those below; return where it is now.
+
+        Where its entries go through links of lower layers, its stream is assembled from what was unpacked,
+        and unpacked again with that knowledge. That may lead to more such links, but each round knows more.
+        """
+        aliases: dict[str, str] = {}
+        wanted = Wanted("", unpacked.stream, unpacked.diff_id)
+        for _ in range(_MAX_ROUNDS):
+            found = await self._threads.run(deferred.settle, directory, lowers)
+            if not found:
+                return directory
+            aliases |= found
+            try:
+                again, _ = await self._unpack(self._assembled(directory), wanted, aliases)
+            finally:
+                await self._discard(directory)
+            directory = again
+        await self._discard(directory)
+        raise InvalidArgument(f"malformed layer {unpacked.diff_id}: links of lower layers lead on and on")
+
+    async def _assembled(self, directory: str) -> AsyncGenerator[bytes, None]:
+        chunks = assembly.assemble(await self._threads.run(layers.read, directory))
+        while data := await self._threads.run(next, chunks, b""):
+            yield data
 
     async def _counted(
         self, source: AsyncGenerator[bytes, None], chain_id: str, job: LayerJob

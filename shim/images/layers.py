@@ -82,7 +82,7 @@ class LayerStore:
             os.rename(self._path("ingest", name), self._path("trash", _random()))
         for name in os.listdir(self._path("layers")):
             try:
-                self._layers[f"sha256:{name}"] = _read(self._path("layers", name))
+                self._layers[f"sha256:{name}"] = read(self._path("layers", name))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("layer %s is not whole, it is removed: %s", name, error)
                 os.rename(self._path("layers", name), self._path("trash", _random()))
@@ -90,7 +90,10 @@ class LayerStore:
     def empty_trash(self) -> None:
         """Remove what was set aside. Blocking."""
         for name in os.listdir(self._path("trash")):
-            trees.remove_tree(self._path("trash", name))
+            try:
+                trees.remove_tree(self._path("trash", name))
+            except OSError as error:
+                log.warning("%s stays for the next start: %s", self._path("trash", name), error)
 
     def begin(self) -> str:
         """Make an empty directory for a layer that is to be unpacked."""
@@ -104,7 +107,7 @@ class LayerStore:
         with self._lock:
             if chain_id not in self._layers:
                 os.rename(ingest, place)
-                self._layers[chain_id] = _read(place)
+                self._layers[chain_id] = read(place)
         if os.path.exists(ingest):
             self.discard(ingest)
             return
@@ -203,7 +206,8 @@ def _random() -> str:
     return secrets.token_hex(8)
 
 
-def _read(path: str) -> Layer:
+def read(path: str) -> Layer:
+    """Return the layer in a directory, in place or not yet."""
     with open(os.path.join(path, _FACTS), "rb") as file:
         facts: dict[str, Any] = json.load(file)
     if facts["version"] != _VERSION:

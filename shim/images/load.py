@@ -11,6 +11,7 @@ from shim.images.bundle import Bundle, open_bundle
 from shim.images.ingest import LayerJob
 from shim.images.progress import Report
 from shim.images.register import Register
+from shim.images.settings import Settings
 from shim.images.unpackers import Part
 from shim.model.image import Image
 from shim.threads import Pool
@@ -21,11 +22,13 @@ class Loader:
 
     Args:
         root: the image store's directory; compressed archives pass through its ``ingest``.
+        settings: limits.
         threads: for the disk.
         register: where images go.
     """
 
-    def __init__(self, root: str, threads: Pool, register: Register) -> None:
+    def __init__(self, root: str, settings: Settings, threads: Pool, register: Register) -> None:
+        self._limit = settings.max_layer_bytes
         self._spool = os.path.join(root, "ingest")
         self._threads = threads
         self._register = register
@@ -45,7 +48,7 @@ class Loader:
             NotFound: the archive, or a part that it names, is not there.
         """
         given = str(reference.parse(name)) if name else ""
-        bundle = await self._threads.run(open_bundle, path, self._spool)
+        bundle = await self._threads.run(open_bundle, path, self._spool, self._limit)
         try:
             packed = await self._threads.run(archive.read_images, bundle)
             return [await self._add(bundle, image, given, pinned, report) for image in packed]

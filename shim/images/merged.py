@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from shim.errors import KernelError
-from shim.images.unpack.directories import OPAQUE, is_whiteout
+from shim.images.unpack.directories import OPAQUE, is_whiteout, parts
 from shim.kernel import files
 
 _MAX_LINKS: Final = 40
+_MAX_HELD: Final = 2000  # descriptors: a hostile tree that is deep in many layers counts as not found
 _LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -67,32 +68,47 @@ class MergedTree:
             with open(files.fd_path(fd), "rb") as file:
                 return file.read(limit)
 
+    def resolve(self, path: bytes) -> bytes | None:
+        """Return a path with all links on it followed, clean; None after too many links.
+
+        What does not exist stays as it is named: it can be made there.
+        """
+        with contextlib.ExitStack() as held:
+            return self._follow(path, True, held)[0]
+
     def _walk(self, path: bytes, follow: bool, held: contextlib.ExitStack) -> int | None:
-        todo = [name for name in reversed(path.split(b"/")) if name not in (b"", b".")]
+        _, found = self._follow(path, follow, held)
+        return found[0] if found else None
+
+    def _follow(
+        self, path: bytes, follow: bool, held: contextlib.ExitStack
+    ) -> tuple[bytes | None, list[int]]:
+        """Return (real path, what lies there from the top down); (None, nothing) after too many links."""
+        todo = parts(path)
+        names: list[bytes] = []
         levels: list[list[int]] = [self._roots]
-        links = 0
+        links = opened = 0
         while todo:
             name = todo.pop()
             if name == b"..":
-                del levels[max(1, len(levels) - 1) :]
+                del names[-1:], levels[max(1, len(levels) - 1) :]
                 continue
             found = _lookup(levels[-1], name, held)
-            if not found:
-                return None
-            info = os.fstat(found[0])
-            if stat.S_ISDIR(info.st_mode):
-                levels.append(found)
-            elif stat.S_ISLNK(info.st_mode) and (follow or todo):
+            opened += len(found)
+            if opened > _MAX_HELD:
+                return None, []
+            if found and stat.S_ISLNK(os.fstat(found[0]).st_mode) and (follow or todo):
                 links += 1
                 if links > _MAX_LINKS:
-                    return None
+                    return None, []
                 target = os.readlink(b"", dir_fd=found[0])
                 if target.startswith(b"/"):
-                    del levels[1:]
-                todo.extend(part for part in reversed(target.split(b"/")) if part not in (b"", b"."))
+                    del names[:], levels[1:]
+                todo.extend(parts(target))
             else:
-                return found[0] if not todo else None
-        return levels[-1][0] if levels[-1] else None
+                names.append(name)
+                levels.append(found)
+        return b"/".join(names), levels[-1]
 
 
 def _lookup(dirs: list[int], name: bytes, held: contextlib.ExitStack) -> list[int]:
@@ -101,8 +117,12 @@ def _lookup(dirs: list[int], name: bytes, held: contextlib.ExitStack) -> list[in
     for dir_fd in dirs:
         try:
             fd = os.open(name, _LOOK, dir_fd=dir_fd)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                continue
+            if error.errno == errno.ENAMETOOLONG:
+                break
+            raise
         held.callback(os.close, fd)
         info = os.fstat(fd)
         if is_whiteout(info):
@@ -120,6 +140,6 @@ def _lookup(dirs: list[int], name: bytes, held: contextlib.ExitStack) -> list[in
 def is_opaque(fd: int) -> bool:
     """Tell whether a directory hides those of the same path in the layers below."""
     try:
-        return os.getxattr(files.fd_path(fd), OPAQUE) == b"y"
+        return os.getxattr(files.fd_path(fd, b"."), OPAQUE) == b"y"
     except OSError:
         return False

@@ -7,14 +7,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shim.errors import NotFound, ResourceExhausted
+from shim.errors import NotFound, RegistryUnavailable, ResourceExhausted, ShimError
 from shim.images import digest
 from shim.images.blobs import BlobStore
 from shim.images.catalog import Catalog, LayerRecord, Record
-from shim.images.ingest import NO_ROOM, Ingest, LayerJob
+from shim.images.ingest import Ingest, LayerJob
 from shim.images.layers import LayerStore
 from shim.images.manifest import Config
 from shim.images.progress import Report
+from shim.images.settings import NO_ROOM
 from shim.images.snapshots import Snapshots
 from shim.model.image import Descriptor, Image
 from shim.threads import Pool
@@ -77,10 +78,16 @@ class Register:
             report: hears of progress.
         """
         chain_ids = digest.chain_ids(found.config.diff_ids)
-        with self._layers.lease(chain_ids):
-            await self._ingest.add(jobs, chain_ids, report)
-            # Once begun, this ends whole even if the caller leaves.
-            return await asyncio.shield(asyncio.ensure_future(self._name(found, tag)))
+        try:
+            with self._layers.lease(chain_ids):
+                await self._ingest.add(jobs, chain_ids, report)
+                # Once begun, this ends whole even if the caller leaves.
+                return await asyncio.shield(asyncio.ensure_future(self._name(found, tag)))
+        except RegistryUnavailable:
+            raise  # a second try is near: the layers that came wait for it, until the store next tidies up
+        except (ShimError, OSError):
+            await self._threads.run(self.collect)
+            raise
 
     async def _name(self, found: Found, tag: str) -> Image:
         record = Record(

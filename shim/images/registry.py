@@ -118,9 +118,10 @@ class Session:
                 await asyncio.sleep(min(_BACKOFF_S * 4 ** (attempt - 1), _MAX_BACKOFF_S))
             for host in self._usable(hosts.PULL):
                 try:
-                    async for data in self._blob_from(host, descriptor, done):
-                        done += len(data)
-                        yield data
+                    async with contextlib.aclosing(self._blob_from(host, descriptor, done)) as stream:
+                        async for data in stream:
+                            done += len(data)
+                            yield data
                 except HostFailed as error:
                     failure = _worse(failure, error)
                     log.info("blob %s after %d bytes: %s", descriptor.digest, done, error)

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _MAX_READ_BYTES: Final = 4 << 20
 _MEASURE_EVERY_S: Final = 10.0
+_TIDY_EVERY_S: Final = 600.0
 
 
 class ImageStore:
@@ -61,7 +62,7 @@ class ImageStore:
         )
         self._snapshots.on_release(self._register.collect)
         self._puller = Puller(settings, self._connections, self._threads, self._register)
-        self._loader = Loader(root, self._threads, self._register)
+        self._loader = Loader(root, settings, self._threads, self._register)
         self._measuring: asyncio.Task[None] | None = None
         self._cleaning: asyncio.Task[None] | None = None
         self._containers = (0, 0)  # bytes and inodes of all writable layers
@@ -74,8 +75,7 @@ class ImageStore:
     async def start(self) -> None:
         """Read what is on disk and remove what a crash left; removal goes on in the background."""
         await self._threads.run(self._start)
-        await self._threads.run(self._register.collect)
-        self._cleaning = asyncio.ensure_future(self._threads.run(self._layers.empty_trash))
+        self._cleaning = asyncio.ensure_future(self._tidy_forever())
         self._measuring = asyncio.ensure_future(self._measure_forever())
 
     def _start(self) -> None:
@@ -165,6 +165,16 @@ class ImageStore:
             used + 4096 * documents + self._containers[0],
             inodes + documents + self._containers[1],
         )
+
+    async def _tidy_forever(self) -> None:
+        """Remove what a crash or a pull that nobody tried again has left."""
+        while True:
+            try:
+                await self._threads.run(self._register.collect)
+                await self._threads.run(self._layers.empty_trash)
+            except OSError as error:
+                log.warning("cannot tidy up the image store: %s", error)
+            await asyncio.sleep(_TIDY_EVERY_S)
 
     async def _measure_forever(self) -> None:
         while True:

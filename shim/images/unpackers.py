@@ -15,7 +15,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
@@ -160,9 +160,19 @@ class Unpackers:
         self._reaper: asyncio.TimerHandle | None = None
 
     async def unpack(
-        self, layer: str, source: AsyncGenerator[bytes, None] | Part, wanted: Wanted
+        self,
+        layer: str,
+        source: AsyncGenerator[bytes, None] | Part,
+        wanted: Wanted,
+        aliases: Mapping[str, str] | None = None,
     ) -> Unpacked:
         """Unpack a layer into an empty directory.
+
+        Args:
+            layer: the directory.
+            source: the layer's bytes, compressed or not.
+            wanted: what it must be.
+            aliases: links of lower layers that its entries go through; see ``deferred.settle``.
 
         Raises:
             FailedPrecondition: digest, size or diff id are not what is wanted.
@@ -174,6 +184,7 @@ class Unpackers:
             "offset": source.offset if isinstance(source, Part) else -1,
             "entries": self._settings.max_entries,
             "bytes": self._settings.max_layer_bytes,
+            "aliases": dict(aliases or {}),
         }
         worker = self._take_idle()
         if worker is None:

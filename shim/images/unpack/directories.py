@@ -3,6 +3,10 @@
 The layer's tree is hostile while it grows: an entry may be a link that leads out, and a later entry may go
 through it. So a parent is opened by openat2 with RESOLVE_IN_ROOT (a link stays inside the layer), and its
 descriptor serves all entries below it until something is moved away.
+
+A link may lead to a directory that only a lower layer has: it is made here, implied, at the place that the
+link names, as if the layer were unpacked on top of the others. Where a lower layer has a link under the name
+of an implied directory, only ``deferred`` can see it; then the layer is unpacked again with ``aliases``.
 """
 
 from __future__ import annotations
@@ -18,15 +22,17 @@ from shim.kernel import files, paths
 
 OPAQUE: Final = b"trusted.overlay.opaque"
 _HELD: Final = 200
+_MAX_LINKS: Final = 40  # as many as the kernel follows (path_resolution(7))
 _PATH_ONLY: Final = os.O_PATH | os.O_DIRECTORY
+_LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Directories:
     """Descriptors of the directories below ``root_fd``, by the path that entries use.
 
     Attributes:
-        implied: directories that were made only because something lies in them; they take mode, owner,
-            times and attributes from the layers below, or the archive names them later.
+        implied: directories that were made only because something lies in them, by their real place; they
+            take mode, owner, times and attributes from the layers below, or the archive names them later.
         opaque: directories that hide what the layers below have; ``b""`` is the layer's root.
     """
 
@@ -70,47 +76,76 @@ class Directories:
     def set_opaque(self, path: bytes) -> None:
         """Make a directory hide those of the same path in the layers below."""
         if path:
-            files.set_xattr(files.fd_path(self.fd(path)), OPAQUE, b"y")
+            files.set_xattr(files.fd_path(self.fd(path), b"."), OPAQUE, b"y")
         self.opaque.add(path)
 
+    def hides(self, path: bytes) -> bool:
+        """Tell whether nothing of the layers below shows in a directory: it or one above it is opaque."""
+        return (
+            any(path == top or path.startswith(top + b"/") for top in self.opaque if top)
+            or b"" in self.opaque
+        )
+
     def _make(self, path: bytes) -> int:
-        """Make what is missing of ``path``, one name after another from the root."""
-        done = b""
-        fd = os.dup(self._root_fd)
-        for name in path.split(b"/"):
-            parent, fd = fd, -1
-            done = done + b"/" + name if done else name
-            try:
-                fd = self._step(parent, name, done)
-            finally:
-                os.close(parent)
-        return fd
+        """Make what is missing of ``path``, one name after another from the root; links stay inside it."""
+        todo = parts(path)
+        stack = [os.open(".", _PATH_ONLY | os.O_CLOEXEC, dir_fd=self._root_fd)]
+        names: list[bytes] = []
+        links = 0
+        try:
+            while todo:
+                name = todo.pop()
+                if name == b"..":
+                    if names:
+                        names.pop()
+                        os.close(stack.pop())
+                    continue
+                fd = self._step(stack[-1], name, b"/".join((*names, name)))
+                info = os.fstat(fd)
+                if stat.S_ISDIR(info.st_mode):
+                    stack.append(fd)
+                    names.append(name)
+                    continue
+                target = os.readlink(b"", dir_fd=fd) if stat.S_ISLNK(info.st_mode) else b""
+                os.close(fd)
+                links += 1
+                if not target or links > _MAX_LINKS:
+                    raise InvalidArgument(
+                        f"malformed layer: an entry lies below {os.fsdecode(path)!r}, which is no directory"
+                    )
+                if target.startswith(b"/"):
+                    while names:
+                        names.pop()
+                        os.close(stack.pop())
+                todo.extend(parts(target))
+            return stack.pop()
+        finally:
+            for fd in stack:
+                os.close(fd)
 
     def _step(self, parent: int, name: bytes, done: bytes) -> int:
+        """Return an O_PATH descriptor of what lies under a name; a directory is made if nothing does."""
         covers = False
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
             if not is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
-                return self._enter(done)
+                return os.open(name, _LOOK, dir_fd=parent)
             os.unlink(name, dir_fd=parent)
             os.mkdir(name, 0o755, dir_fd=parent)
             covers = True
         self.implied.add(done)
+        fd = os.open(name, _LOOK, dir_fd=parent)
         if covers:
             # The archive deleted the name and then uses it as a directory: what lies below stays hidden.
-            self.set_opaque(done)
-        return self._enter(done)
+            files.set_xattr(files.fd_path(fd, b"."), OPAQUE, b"y")
+            self.opaque.add(done)
+        return fd
 
-    def _enter(self, path: bytes) -> int:
-        try:
-            return paths.open_in_root(self._root_fd, path, _PATH_ONLY)
-        except KernelError as error:
-            if error.errno in (errno.ENOTDIR, errno.ENOENT):
-                raise InvalidArgument(
-                    f"malformed layer: an entry lies below {os.fsdecode(path)!r}, which is no directory"
-                ) from None
-            raise
+
+def parts(path: bytes) -> list[bytes]:
+    """Return the names of a path, the last one first, to be popped in order."""
+    return [name for name in reversed(path.split(b"/")) if name not in (b"", b".")]
 
 
 def is_whiteout(info: os.stat_result) -> bool:

@@ -5,8 +5,8 @@ with two descriptors: the layer's empty directory and the pipe (or file) that th
 The answer is one JSON object. Whatever goes wrong inside, the daemon survives it; it kills this process to
 cancel.
 
-Job: ``{"digest", "size", "offset", "diff_id", "entries", "bytes"}``; ``""`` means unknown; with an offset
-of -1 all that the descriptor gives is read, else that part of a file.
+Job: ``{"digest", "size", "offset", "diff_id", "entries", "bytes", "aliases"}``; ``""`` means unknown; with an
+offset of -1 all that the descriptor gives is read, else that part of a file; aliases as of ``LayerWriter``.
 Answer: ``{"diff_id", "digest", "size", "stream", "bytes", "inodes", "deferred", "opaque_root",
 "root_described"}`` or
 ``{"error": class, "message", "syscall", "errno", "path"}``. What the daemon needs only now and then lies in
@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import resource
+import signal
 import socket
 import sys
 from typing import Any, Final
@@ -32,6 +34,8 @@ from shim.kernel import files
 VERSION: Final = 1
 _MEMORY_LIMIT_BYTES: Final = 2 << 30
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+# What only names, links and file types of the archive can bring about.
+_HOSTILE: Final = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EMLINK, errno.EEXIST)
 
 
 class _Checked:
@@ -84,7 +88,8 @@ def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]
     record_fd = os.open("tar.zst", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=layer_fd)
     with open(record_fd, "wb", buffering=0) as file:
         keep = record.RecordWriter(file)
-        layer = writer.LayerWriter(layer_fd, keep, limits)
+        aliases = {os.fsencode(path): os.fsencode(place) for path, place in job["aliases"].items()}
+        layer = writer.LayerWriter(layer_fd, keep, limits, aliases)
         try:
             try:
                 for chunk in decompress.read_chunks(source):
@@ -146,6 +151,8 @@ def describe(error: errors.ShimError | OSError | MemoryError) -> dict[str, Any]:
     shown = os.fsdecode(path) if isinstance(path, (str, bytes)) else ""
     if error.errno in _NO_ROOM:
         return {"error": "ResourceExhausted", "message": f"no space left on the device, at {shown!r}"}
+    if error.errno in _HOSTILE:
+        return {"error": "InvalidArgument", "message": f"malformed layer: {shown!r}: {error.strerror}"}
     syscall = error.syscall if isinstance(error, errors.KernelError) else "unpack"
     return {"error": "KernelError", "syscall": syscall, "errno": error.errno or errno.EIO, "path": shown}
 
@@ -157,6 +164,7 @@ def serve(sock: socket.socket) -> None:
         if not data:
             return
         layer_fd, source_fd = fds
+        _end_with_caller(sock, armed=True)
         try:
             answer = unpack(layer_fd, source_fd, json.loads(data))
         except (errors.ShimError, OSError, MemoryError) as error:
@@ -164,7 +172,21 @@ def serve(sock: socket.socket) -> None:
         finally:
             os.close(layer_fd)
             os.close(source_fd)
+            _end_with_caller(sock, armed=False)
         sock.send(json.dumps(answer).encode())
+
+
+def _end_with_caller(sock: socket.socket, *, armed: bool) -> None:
+    """Have the kernel kill this process when the daemon's end closes: a layer may take a while to unpack.
+
+    The socket's signal (fcntl(2), O_ASYNC) comes with messages too, but none comes while a job is done.
+    """
+    fd = sock.fileno()
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if armed:
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC if armed else flags & ~os.O_ASYNC)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -66,13 +67,21 @@ class LayerWriter:
         layer_fd: the directory of the layer; ``fs`` in it is filled, ``displaced`` made when needed.
         keep: the record that the rest of the stream goes to.
         limits: what the layer may take.
+        aliases: directory that a lower layer has as a link -> where that leads; both clean.
     """
 
-    def __init__(self, layer_fd: int, keep: record.RecordWriter, limits: Limits) -> None:
+    def __init__(
+        self,
+        layer_fd: int,
+        keep: record.RecordWriter,
+        limits: Limits,
+        aliases: Mapping[bytes, bytes] | None = None,
+    ) -> None:
         self._layer_fd = layer_fd
         self._root_fd = os.open("fs", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=layer_fd)
         self._record = keep
         self._limits = limits
+        self._aliases = aliases or {}
         self._dirs = Directories(self._root_fd)
         self._described: dict[bytes, tar.Entry] = {}
         self._summary = Summary()
@@ -93,20 +102,37 @@ class LayerWriter:
 
     def finish(self) -> Summary:
         """Give directories what their entries said; return the summary."""
+        described: set[int] = set()
         for path, entry in self._described.items():
             fd = paths.open_in_root(self._root_fd, path or b".", os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fchown(fd, entry.uid, entry.gid)
                 os.fchmod(fd, entry.mode)
                 os.utime(fd, ns=times(entry))
+                described.add(os.fstat(fd).st_ino)
             finally:
                 os.close(fd)
         summary = self._summary
-        summary.implied = sorted(self._dirs.implied - self._described.keys())
+        summary.implied = [path for path in sorted(self._dirs.implied) if self._takes_after(path, described)]
         summary.opaque_root = b"" in self._dirs.opaque
         summary.root_described = b"" in self._described
         summary.inodes += len(self._dirs.implied | self._described.keys())
         return summary
+
+    def _takes_after(self, path: bytes, described: set[int]) -> bool:
+        """Tell whether an implied directory is to be like the one below; an entry may name it by a link."""
+        if self._dirs.hides(path):
+            return False
+        try:
+            fd = paths.open_in_root(self._root_fd, path, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                return False  # moved away by a later entry that reached it through a link
+            raise
+        try:
+            return os.fstat(fd).st_ino not in described
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         """Close every descriptor; safe at any time."""
@@ -123,7 +149,7 @@ class LayerWriter:
             raise ResourceExhausted("the layer has more entries or bytes than the configuration allows")
         if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
             raise InvalidArgument(f"malformed layer: {show(entry.path)} has owner {entry.uid}:{entry.gid}")
-        path = clean(entry.path)
+        path = self._place(entry.path)
         parent, _, name = path.rpartition(b"/")
         self._entry, self._left = None, entry.stored
         if not path:
@@ -133,11 +159,23 @@ class LayerWriter:
         elif not path.startswith(_AUFS_META):
             self._make(entry, path, parent, name)
 
+    def _place(self, raw: bytes) -> bytes:
+        """Return the clean path that a path of the archive means in the layers' merged view."""
+        path = clean(raw)
+        if self._aliases:
+            end = path.rfind(b"/")
+            while end > 0:
+                leads_to = self._aliases.get(path[:end])
+                if leads_to is not None:
+                    return (leads_to + path[end:]).lstrip(b"/")
+                end = path.rfind(b"/", 0, end)
+        return path
+
     def _root(self, entry: tar.Entry) -> None:
         if entry.kind != tar.DIRECTORY:
             raise InvalidArgument(f"malformed layer: entry {show(entry.path)} would replace the root")
         self._described[b""] = entry
-        set_xattrs(files.fd_path(self._root_fd), entry)
+        set_xattrs(files.fd_path(self._root_fd, b"."), entry)
 
     def _make(self, entry: tar.Entry, path: bytes, parent: bytes, name: bytes) -> None:
         uncovered = False
@@ -233,7 +271,7 @@ class LayerWriter:
             set_xattrs(files.fd_path(dir_fd, name), entry)
 
     def _hard_link(self, entry: tar.Entry, path: bytes, dir_fd: int, name: bytes) -> None:
-        target = clean(entry.link)
+        target = self._place(entry.link)
         parent, _, base = target.rpartition(b"/")
         if target == path or not target:
             raise InvalidArgument(f"malformed layer: {show(entry.path)} is a hard link to itself")
