@@ -16,7 +16,7 @@ import logging
 
 from shim.errors import Internal, ShimError
 from shim.model.network import NetworkResult
-from shim.network import conntrack, links, node_side, port_mappings, subnets
+from shim.network import links, node_side, port_mappings, subnets
 from shim.network.leases import Lease, Leases
 from shim.network.netlink import NetlinkError, NetlinkSocket
 from shim.network.node_side import NodeSide, ports_of
@@ -63,7 +63,7 @@ class BridgeNetwork:
         """Remove leases and links of sandboxes that are not ``live``, and make the rules anew."""
         for lease in await self._work.run(self._stale, live):
             await self._remove(lease)
-        await self._work.run(self._remove_strangers)
+        await self._work.run(self._remove_strangers, live)
 
     async def update_pod_cidr(self, cidr: str) -> None:
         """Use this range from now on, unless the configuration names one or pods have addresses.
@@ -154,7 +154,6 @@ class BridgeNetwork:
             port_mappings.check_free(lease.ports)
             mac = node.connect(lease, request.netns_path, request.netlink_fd)
             node.ports.add(lease.ports)
-            conntrack.forget_unled(lease.ports)
         except BaseException:
             self._undo(node, lease)
             raise
@@ -176,7 +175,6 @@ class BridgeNetwork:
             return None
         if lease.ports:
             self._open().ports.remove(lease.ports)
-            conntrack.forget_led(lease.ports)
         self._leases.release(lease)
         return lease
 
@@ -188,16 +186,16 @@ class BridgeNetwork:
                 self._leases.release(lease)
         return stale
 
-    def _remove_strangers(self) -> None:
-        """Remove links of ours that no lease names, and make the table from the leases that there are."""
+    def _remove_strangers(self, live: set[str]) -> None:
+        """Remove links of ours that are nobody's, and make the table from the leases that there are.
+
+        The link of a live sandbox stays without a lease: one that could not be read must not cost a network.
+        """
         known = {lease.link for lease in self._leases}
-        prefix = links.link_prefix(self._settings.bridge)
-        with NetlinkSocket(node_side.NETLINK_ROUTE) as route:
-            found = node_side.dump_links(route)
-        for link in found:
-            if link.kind == "veth" and link.name.startswith(prefix) and link.name not in known:
-                log.warning("link %s, which belongs to no sandbox, is removed", link.name)
-                node_side.delete_link(link.name)
+        known |= {links.link_name(self._settings.bridge, sandbox_id) for sandbox_id in live}
+        for name in node_side.pod_links(self._settings.bridge) - known:
+            log.warning("link %s, which belongs to no sandbox, is removed", name)
+            node_side.delete_link(name)
         if len(self._leases):
             self._open().ports.rebuild(ports_of(self._leases))
         else:
@@ -211,7 +209,7 @@ class BridgeNetwork:
             subnets.note(self._settings.directory, SubnetRecord(cidr, chosen=False))
 
     def _remove_all(self) -> None:
-        if len(self._leases):
+        if len(self._leases) or node_side.pod_links(self._settings.bridge):
             return
         if self._node is not None:
             self._node.close()

@@ -23,7 +23,6 @@ from shim.network.port_mappings import PortEntry
 
 log = logging.getLogger(__name__)
 
-_NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 1
 _GET: Final = 1
 _DELETE: Final = 2
@@ -51,15 +50,15 @@ _TARGET_TRANSLATED: Final = 1 << 5
 _UDP: Final = bytes((socket.IPPROTO_UDP,))
 
 
-def forget_led(entries: Iterable[PortEntry]) -> None:
-    """Drop the flows that these ports led to their pod, which is going."""
-    _forget([_plan_led(entry) for entry in entries if entry.protocol == "UDP"], 0)
+def forget_led(sock: NetlinkSocket, entries: Iterable[PortEntry]) -> None:
+    """Drop the flows that these ports led to their pod, which is going; ``sock`` is of NETLINK_NETFILTER."""
+    _forget(sock, [_plan_led(entry) for entry in entries if entry.protocol == "UDP"], 0)
 
 
-def forget_unled(entries: Iterable[PortEntry]) -> None:
+def forget_unled(sock: NetlinkSocket, entries: Iterable[PortEntry]) -> None:
     """Drop the flows to these ports that began before they led anywhere."""
     translated = _SOURCE_TRANSLATED | _TARGET_TRANSLATED
-    _forget([_plan_unled(entry) for entry in entries if entry.protocol == "UDP"], translated)
+    _forget(sock, [_plan_unled(entry) for entry in entries if entry.protocol == "UDP"], translated)
 
 
 def parse_flow(data: bytes) -> tuple[int, bytes]:
@@ -75,18 +74,15 @@ def parse_flow(data: bytes) -> tuple[int, bytes]:
     return status, name
 
 
-def _forget(questions: list[Message], spared: int) -> None:
+def _forget(sock: NetlinkSocket, questions: list[Message], spared: int) -> None:
     """Delete the flows that answer; those with a ``spared`` status bit stay. A failure is only logged."""
-    if not questions:
-        return
     try:
-        with NetlinkSocket(_NETLINK_NETFILTER) as sock:
-            for question in questions:
-                flows = [parse_flow(data) for data in sock.request(question)]
-                for _, name in (flow for flow in flows if not flow[0] & spared):
-                    (error,) = sock.try_request(_message("drop a flow", _DELETE, netlink.ACK, name))
-                    if error is not None and error.errno != errno.ENOENT:
-                        raise error
+        for question in questions:
+            flows = [parse_flow(data) for data in sock.request(question)]
+            for _, name in (flow for flow in flows if not flow[0] & spared):
+                (error,) = sock.try_request(_message("drop a flow", _DELETE, netlink.ACK, name))
+                if error is not None and error.errno != errno.ENOENT:
+                    raise error
     except NetlinkError as error:
         log.warning("UDP clients of a host port may have to begin anew: %s", error)
 

@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
-from shim.network import nft
+from shim.network import conntrack, nft
 from shim.network.netlink import Message, NetlinkError, NetlinkSocket
 from shim.network.nft import REG, REG_NAME, Expression
 from shim.network.port_mappings import PortEntry
@@ -80,16 +80,17 @@ class PortTable:
             self._send(messages)
 
     def add(self, entries: Sequence[PortEntry]) -> None:
-        """Open ports.
+        """Open ports; flows of UDP that are older than their port come this way too from now on.
 
         Raises:
             NetlinkError: the kernel refuses; none is open then.
         """
         for messages in plan_elements(self._name, entries):
             self._send(messages)
+        conntrack.forget_unled(self._socket, entries)
 
     def remove(self, entries: Sequence[PortEntry]) -> None:
-        """Close ports. Idempotent."""
+        """Close ports, and end the flows of UDP that they led. Idempotent."""
         for entry in entries:
             name, key, _ = encode_entry(entry)
             try:
@@ -97,6 +98,7 @@ class PortTable:
             except NetlinkError as error:
                 if error.errno != errno.ENOENT:
                     raise
+        conntrack.forget_led(self._socket, entries)
 
     def delete(self) -> None:
         """Remove the table. Idempotent."""

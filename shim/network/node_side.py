@@ -136,6 +136,15 @@ def dump_links(route: NetlinkSocket) -> list[Link]:
     return [links.parse_link(data) for data in route.request(links.encode_dump_links())]
 
 
+def pod_links(bridge: str) -> set[str]:
+    """Return the names of the host ends of links that lead to pods of a bridge."""
+    prefix = links.link_prefix(bridge)
+    with NetlinkSocket(NETLINK_ROUTE) as route:
+        return {
+            link.name for link in dump_links(route) if link.kind == "veth" and link.name.startswith(prefix)
+        }
+
+
 def delete_link(name: str) -> None:
     """Remove a link with its other end; blocks for 14 to 28 ms. Idempotent.
 

@@ -107,6 +107,18 @@ def test_a_crash_leaves_nothing_that_the_next_start_does_not_find(on_node: OnNod
     on_node(body)
 
 
+def test_a_lease_that_cannot_be_read_costs_no_live_pod_its_network(on_node: OnNode) -> None:
+    async def body(world: Any) -> None:
+        pod = await world.pod(1)
+        (world.directory / world.bridge_name / "leases" / f"{world.sandbox(1)}.json").write_text("{")
+        await world.restart()
+        await world.network.status()
+        await world.network.reconcile({world.sandbox(1)})
+        assert world.call(pod.listen(80), world.connect(world.address(1), 80)) == "10.88.0.1"
+
+    on_node(body)
+
+
 def test_nothing_live_means_nothing_left(on_node: OnNode) -> None:
     async def body(world: Any) -> None:
         await world.pod(1, WEB)
