@@ -22,6 +22,11 @@ def be32(kind: int, value: int) -> bytes:
     return attribute(kind, struct.pack(">i" if value < 0 else ">I", value))
 
 
+def native32(kind: int, value: int) -> bytes:
+    """Return a number of 32 bits as the machine has it, for links, addresses and routes."""
+    return attribute(kind, struct.pack("=I", value))
+
+
 def text(kind: int, value: str) -> bytes:
     """Return a text with its NUL."""
     return attribute(kind, value.encode() + b"\0")

@@ -1,9 +1,7 @@
 """Requests to the kernel over netlink sockets: plain, blocking, one round trip for many messages.
 
-pyroute2 encodes and decodes the messages (``links``, ``nft``); its own sockets run an event
-loop in a thread for each, which costs more than all requests of a pod together, so the few lines that send
-and receive are here (netlink(7)). The kernel answers a request before send(2) returns, so that no call here
-waits, except for locks in the kernel.
+``links``, ``nft`` and ``conntrack`` encode and decode the messages; this sends and receives (netlink(7)). The
+kernel answers a request before send(2) returns, so that no call here waits, except for locks in the kernel.
 """
 
 from __future__ import annotations

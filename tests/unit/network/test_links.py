@@ -1,7 +1,8 @@
-"""Links, addresses, routes: encoded here, decoded by pyroute2, and the other way round."""
+"""Links, addresses, routes: encoded here, decoded by a library, and the other way round."""
 
 import ipaddress
 
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
@@ -60,12 +61,32 @@ def test_a_link_is_read_as_it_was_written() -> None:
 
 def test_an_address_is_read_as_it_was_written() -> None:
     interface = ipaddress.IPv4Interface("10.88.0.1/16")
-    assert links.parse_address(links.encode_address(3, "x", interface).data) == (3, interface)
+    data = links.encode_address(3, "x", interface).data
+    assert links.parse_address(data) == (3, interface)
+    message = ifaddrmsg(data)
+    message.decode()
+    assert (message["family"], message["prefixlen"], message["index"]) == (2, 16, 3)
+    assert message.get_attr("IFA_LOCAL") == message.get_attr("IFA_ADDRESS") == "10.88.0.1"
+    assert message.get_attr("IFA_BROADCAST") == "10.88.255.255"
 
 
 def test_a_default_route_has_no_destination() -> None:
-    route = links.parse_route(links.encode_default_route(3, GATEWAY).data)
+    data = links.encode_default_route(3, GATEWAY).data
+    message = rtmsg(data)
+    message.decode()
+    assert (message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_OIF")) == ("10.88.0.1", 3)
+    assert (message["table"], message["type"], message["dst_len"]) == (254, 1, 0)
+    route = links.parse_route(data)
     assert route == links.Route(ipaddress.IPv4Network("0.0.0.0/0"), 3, 0, connected=False)
+
+
+def test_a_route_of_another_program_is_read() -> None:
+    message = rtmsg()
+    message.update({"family": 2, "dst_len": 24, "type": 1, "scope": 253, "table": 254})
+    message["attrs"] = [("RTA_DST", "192.0.2.0"), ("RTA_OIF", 4), ("RTA_PRIORITY", 100)]
+    message.encode()
+    expected = links.Route(ipaddress.IPv4Network("192.0.2.0/24"), 4, 100, connected=True)
+    assert links.parse_route(bytes(message.data)) == expected
 
 
 def test_a_route_that_is_not_unicast_is_no_route() -> None:
