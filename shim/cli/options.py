@@ -19,6 +19,7 @@ FLAGS: Final = {
     "log_level": "log.level",
     "log_format": "log.format",
     "cgroup_driver": "cgroup.driver",
+    "network_mode": "network.mode",
 }
 
 
@@ -26,6 +27,7 @@ def configuration(function: F) -> F:
     """Add --config, a flag for each usual key, and --set for all others."""
     for option in (
         click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any key."),
+        click.option("--network-mode", help="auto, builtin or cni."),
         click.option("--cgroup-driver", help="auto, systemd or cgroupfs."),
         click.option("--log-format", help="text or json."),
         click.option("--log-level", help="debug, info, warning or error."),

@@ -112,6 +112,11 @@ class CgroupConfig:
 class NetworkConfig:
     """Who gives pods their addresses."""
 
+    mode: str = setting(
+        "auto",
+        "builtin, cni, or auto: builtin until a CNI configuration or a cluster's kubelet has been seen here",
+        _one_of("auto", "builtin", "cni"),
+    )
     bridge: str = setting("cri-shim0", "bridge of the built-in network", _interface)
     subnet: str = setting(
         "",
@@ -123,6 +128,12 @@ class NetworkConfig:
         0, "of links of the built-in network; 0: that of the default route", _between(0, 65535)
     )
     netns_dir: str = setting("/run/netns", "where network namespaces are pinned", _directory)
+    cni_conf_dirs: tuple[str, ...] = setting(
+        ("/etc/cni/net.d",), "where CNI configurations lie, the first hit counts", _all_absolute
+    )
+    cni_bin_dirs: tuple[str, ...] = setting(
+        ("/opt/cni/bin", "/usr/lib/cni"), "where CNI plugins lie, the first hit counts", _all_absolute
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,6 +254,8 @@ def _driver(host: Host, config: Config) -> Iterator[Finding]:
 
 
 def _network(host: Host, config: Config) -> Iterator[Finding]:
+    if config.network.mode == "cni":
+        return
     for module, purpose in (("bridge", "the pods' bridge"), ("veth", "the pods' links")):
         if not _has_module(host, module):
             yield Finding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,8 +18,8 @@ from shim.images import settings as image_settings
 from shim.images.store import ImageStore
 from shim.kernel import proc
 from shim.model.container import ExitRecord, ProcessRef
-from shim.network.select import Networks
-from shim.network.settings import BridgeSettings
+from shim.network.select import Mode, Networks
+from shim.network.settings import BridgeSettings, CniSettings
 from shim.services import exits
 from shim.services.launcher import Launcher
 from shim.services.node import HandlerFeatures, Node, Settings
@@ -135,4 +136,10 @@ def _networks(config: Config, layout: Layout) -> Networks:
         subnet=network.subnet,
         mtu=network.mtu,
     )
-    return Networks(bridge)
+    cni = CniSettings(
+        directory=os.path.join(layout.network, "cni"),
+        quarantine=layout.quarantine,
+        conf_dirs=network.cni_conf_dirs,
+        bin_dirs=network.cni_bin_dirs,
+    )
+    return Networks(bridge, cni, Mode(network.mode))

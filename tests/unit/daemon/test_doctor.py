@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from shim.daemon.config import CgroupConfig, Config
+from shim.daemon.config import CgroupConfig, Config, NetworkConfig
 from shim.daemon.doctor import NAMESPACES, Finding, Host, Level, examine
 
 GOOD = {
@@ -96,6 +96,11 @@ def test_systemd_as_driver_needs_systemd(tmp_path: Path) -> None:
     assert [each.found for each in bad(examine(host(tmp_path), config))] == ["systemd does not run here"]
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     assert bad(examine(host(tmp_path), config)) == []
+
+
+def test_with_cni_the_bridge_is_no_concern(tmp_path: Path) -> None:
+    config = Config(network=NetworkConfig(mode="cni"))
+    assert bad(examine(host(tmp_path, netfilter=False), config)) == []
 
 
 def test_this_machine_can_be_looked_at() -> None:
