@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
+import stat
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -31,10 +32,10 @@ class Bundle(Protocol):
         """Tell whether there is a file of that name."""
 
     def read(self, name: str, limit: int) -> bytes:
-        """Return a small file; NotFound if it is not there."""
+        """Return a small file; InvalidArgument if it is not there, or larger than ``limit``."""
 
     def part(self, name: str) -> tuple[Part, int]:
-        """Return (place, size) of a file; the place is good until ``close``."""
+        """Return (place, size) of a file; the place is good until ``close``. InvalidArgument if there is none."""
 
     def close(self) -> None:
         """Close it."""
@@ -77,7 +78,7 @@ class TarBundle:
         """Return (place, size) of a file."""
         place = self._find(name)
         if place is None:
-            raise NotFound("file in the archive", name)
+            raise InvalidArgument(f"the archive names {name[:200]!r}, but does not have it")
         return Part(self._file.fileno(), place[0]), place[1]
 
     def close(self) -> None:
@@ -157,9 +158,12 @@ class DirectoryBundle:
         try:
             fd = paths.open_beneath(self._root, _clean(name), os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
-            raise NotFound("file in the directory", name) from None
+            raise InvalidArgument(f"the directory names {name[:200]!r}, but does not have it") from None
         self._open.callback(os.close, fd)
-        return Part(fd, 0), os.fstat(fd).st_size
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise InvalidArgument(f"{name[:200]!r} in the directory is no regular file")
+        return Part(fd, 0), info.st_size
 
     def close(self) -> None:
         """Close all files."""

@@ -61,11 +61,13 @@ class Ingest:
         tasks: list[asyncio.Task[None]] = []
         with self._hub.listen(set(chain_ids), report):
             for index, job in enumerate(jobs):
-                below = tasks[-1] if tasks else None
+                below = tuple(tasks)
                 tasks.append(asyncio.ensure_future(self._layer(job, chain_ids[: index + 1], below)))
             await _all(tasks)
 
-    async def _layer(self, job: LayerJob, chain_ids: Sequence[str], below: asyncio.Task[None] | None) -> None:
+    async def _layer(
+        self, job: LayerJob, chain_ids: Sequence[str], below: Sequence[asyncio.Task[None]]
+    ) -> None:
         chain_id = chain_ids[-1]
 
         async def fly() -> None:
@@ -83,7 +85,9 @@ class Ingest:
             return
         self._hub.report(chain_id, job.item, "exists", job.wanted.size, job.wanted.size)
 
-    async def _bring(self, job: LayerJob, chain_ids: Sequence[str], below: asyncio.Task[None] | None) -> None:
+    async def _bring(
+        self, job: LayerJob, chain_ids: Sequence[str], below: Sequence[asyncio.Task[None]]
+    ) -> None:
         chain_id = chain_ids[-1]
         self._hub.report(chain_id, job.item, "waiting", 0, job.wanted.size)
         source = job.source()
@@ -92,8 +96,8 @@ class Ingest:
         directory, unpacked = await self._unpack(source, job.wanted, {})
         try:
             if unpacked.deferred:
-                if below is not None:
-                    await asyncio.shield(below)
+                for task in below:
+                    await asyncio.shield(task)
                 directory = await self._settle(directory, unpacked, self._layers.lowers(chain_ids[:-1]))
             await self._syncer.sync()
             await asyncio.shield(self._threads.run(self._layers.commit, directory, chain_id))

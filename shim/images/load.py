@@ -45,7 +45,7 @@ class Loader:
         Raises:
             InvalidArgument: it is no such archive, or something in it is malformed.
             FailedPrecondition: a digest is wrong.
-            NotFound: the archive, or a part that it names, is not there.
+            NotFound: the archive is not there.
         """
         given = str(reference.parse(name)) if name else ""
         bundle = await self._threads.run(open_bundle, path, self._spool, self._limit)

@@ -112,7 +112,7 @@ class Session:
         A broken transfer goes on where it broke, if need be from the next host.
         """
         done = 0
-        failure = HostFailed("no host may be asked for content")
+        failure: HostFailed | None = None
         for attempt in range(_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(min(_BACKOFF_S * 4 ** (attempt - 1), _MAX_BACKOFF_S))
@@ -127,8 +127,9 @@ class Session:
                     log.info("blob %s after %d bytes: %s", descriptor.digest, done, error)
                     continue
                 return
-            if not failure.unavailable:
+            if failure is None or not failure.unavailable:
                 break
+        failure = failure or HostFailed("no configured host may be asked for content")
         raise self._give_up(failure, f"cannot fetch blob {descriptor.digest}")
 
     async def _blob_from(
@@ -161,7 +162,7 @@ class Session:
                 )
 
     async def _document(self, name: str, want: str, declared: str, capability: str) -> Document:
-        failure = HostFailed(f"no configured host may {capability}")
+        failure: HostFailed | None = None
         for host in self._usable(capability):
             try:
                 async with self._exchange.open(
@@ -181,7 +182,7 @@ class Session:
             digest.verify(data, found, where)
             kind = manifest.media_type(data, declared, where)
             return Document(Descriptor(kind, found, len(data)), data)
-        raise failure
+        raise failure or HostFailed(f"no configured host may {capability}")
 
     def _usable(self, capability: str) -> list[hosts.Host]:
         able = [host for host in self._hosts if capability in host.capabilities]
@@ -198,10 +199,10 @@ class Session:
         return FailedPrecondition(f"{what}: {failure}")
 
 
-def _worse(known: HostFailed, new: HostFailed) -> HostFailed:
+def _worse(known: HostFailed | None, new: HostFailed) -> HostFailed:
     """Return what the caller should hear: silence before refusal before absence; the first of a kind."""
 
     def weight(failure: HostFailed) -> int:
-        return 3 * failure.unavailable + 2 * failure.denied + failure.missing
+        return 3 if failure.unavailable else 2 if failure.denied else 0 if failure.missing else 1
 
-    return new if weight(new) > weight(known) else known
+    return new if known is None or weight(new) > weight(known) else known
