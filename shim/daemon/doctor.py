@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from shim.daemon.config import Config
+from shim.network import survey
+from shim.network.survey import Survey
 
 OLDEST_KERNEL: Final = (5, 15)
 ENOUGH_FILES: Final = 65536
@@ -68,11 +70,12 @@ class Host:
     uid: int = 0
     kernel: str = ""
     netfilter: bool = True
+    network: Survey = Survey()
 
     @classmethod
     def here(cls) -> Host:
         """Return this machine."""
-        return cls(Path("/"), os.geteuid(), platform.release(), _has_netfilter())
+        return cls(Path("/"), os.geteuid(), platform.release(), _has_netfilter(), survey.look())
 
     def read(self, path: str) -> str:
         """Return a file's text, empty if it cannot be read."""
@@ -268,6 +271,8 @@ def _network(host: Host, config: Config) -> Iterator[Finding]:
             "no netfilter for masquerade and host ports",
             "load it: modprobe nf_tables",
         )
+    for wrong, remedy in survey.problems(host.network, config.network.bridge, config.network.subnet):
+        yield Finding(Level.MISSING, "network", wrong, remedy)
     if host.read("/proc/sys/net/ipv4/ip_forward").strip() == "0":
         yield Finding(
             Level.WARNING,

@@ -1,9 +1,11 @@
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from shim.daemon.config import CgroupConfig, Config, NetworkConfig
 from shim.daemon.doctor import NAMESPACES, Finding, Host, Level, examine
+from shim.network.survey import Link, Survey
 
 GOOD = {
     "proc/self/status": "CapEff:\t000001ffffffffff\n",
@@ -96,6 +98,15 @@ def test_systemd_as_driver_needs_systemd(tmp_path: Path) -> None:
     assert [each.found for each in bad(examine(host(tmp_path), config))] == ["systemd does not run here"]
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     assert bad(examine(host(tmp_path), config)) == []
+
+
+def test_a_name_or_range_that_is_taken_is_found(tmp_path: Path) -> None:
+    there = Survey((Link("cri-shim0", "dummy"),), ((IPv4Network("10.88.1.0/24"), "eth0"),))
+    config = Config(network=NetworkConfig(subnet="10.88.0.0/16"))
+    found = [each.found for each in bad(examine(host(tmp_path, network=there), config))]
+    assert len(found) == 2
+    assert "is no bridge but a dummy" in found[0]
+    assert "overlaps 10.88.1.0/24" in found[1]
 
 
 def test_with_cni_the_bridge_is_no_concern(tmp_path: Path) -> None:
