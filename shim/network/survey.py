@@ -1,4 +1,4 @@
-"""What is on this node already that the built-in network would meet, for the doctor: pyroute2 asks the kernel.
+"""What is on this node that the built-in network would meet, for the doctor; pyroute2 asks the kernel.
 
 The daemon's own few messages are encoded in ``attributes``: they lie on the path of every pod, and a daemon
 without pyroute2 is 12 MiB smaller. A doctor may take its time, and wants all that the kernel tells.
