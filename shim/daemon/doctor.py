@@ -18,7 +18,7 @@ from typing import Final
 
 from shim.daemon.config import Config
 from shim.network import survey
-from shim.network.survey import Survey
+from shim.network.survey import NOTHING, Survey
 
 OLDEST_KERNEL: Final = (5, 15)
 ENOUGH_FILES: Final = 65536
@@ -70,7 +70,7 @@ class Host:
     uid: int = 0
     kernel: str = ""
     netfilter: bool = True
-    network: Survey = Survey()
+    network: Survey = NOTHING
 
     @classmethod
     def here(cls) -> Host:

@@ -34,6 +34,9 @@ class Survey:
     routes: tuple[tuple[ipaddress.IPv4Network, str], ...] = ()
 
 
+NOTHING: Final = Survey()
+
+
 def look() -> Survey:
     """Ask the kernel.
 
