@@ -103,7 +103,7 @@ class Ingest:
             await asyncio.shield(self._threads.run(self._layers.commit, directory, chain_id))
         except BaseException as error:
             await self._discard(directory)
-            raise _out_of_room(error) from error
+            raise out_of_room(error) from error
         self._hub.report(chain_id, job.item, "done", job.wanted.size, job.wanted.size)
 
     async def _unpack(
@@ -114,12 +114,12 @@ class Ingest:
             try:
                 directory = await self._threads.run(self._layers.begin)
             except OSError as error:
-                raise _out_of_room(error) from error
+                raise out_of_room(error) from error
             try:
                 return directory, await self._unpackers.unpack(directory, source, wanted, aliases)
             except BaseException as error:
                 await self._discard(directory)
-                raise _out_of_room(error) from error
+                raise out_of_room(error) from error
 
     async def _settle(self, directory: str, unpacked: Unpacked, lowers: Sequence[str]) -> str:
         """Finish a layer that needs those below; return where it is now.
@@ -180,7 +180,8 @@ async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
                 task.exception()  # looked at: only the first counts
 
 
-def _out_of_room(error: BaseException) -> BaseException:
+def out_of_room(error: BaseException) -> BaseException:
+    """Return the error to raise in place of ``error``: a full disk is ResourceExhausted, others stay."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return ResourceExhausted(f"no space left on the device for images: {error}")
     return error

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 
+from shim.errors import InvalidArgument
 from shim.images import archive, reference
 from shim.images.bundle import Bundle, open_bundle
 from shim.images.ingest import LayerJob
@@ -60,7 +61,9 @@ class Loader:
     ) -> Image:
         jobs: list[LayerJob] = []
         for name, wanted in packed.layers:
-            part, _ = await self._threads.run(bundle.part, name)
+            part, size = await self._threads.run(bundle.part, name)
+            if size != wanted.size:
+                raise InvalidArgument(f"{name!r} in the archive has {size} bytes instead of {wanted.size}")
             jobs.append(LayerJob(wanted, functools.partial(_given, part), wanted.diff_id))
         found = dataclasses.replace(packed.found, pinned=pinned)
         first, *others = packed.names or (given,)

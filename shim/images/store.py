@@ -13,7 +13,7 @@ from shim.images import export
 from shim.images.blobs import BlobStore
 from shim.images.catalog import Catalog
 from shim.images.connections import Connections
-from shim.images.ingest import Ingest
+from shim.images.ingest import Ingest, out_of_room
 from shim.images.layers import LayerStore
 from shim.images.load import Loader
 from shim.images.progress import Report
@@ -142,7 +142,10 @@ class ImageStore:
         chosen = [(name, self._catalog.resolve(name)) for name in names]
         chains = {chain_id for _, image in chosen for chain_id in image.chain_ids}
         with self._layers.lease(chains):
-            await self._threads.run(export.save, path, chosen, self._layers, self._blobs)
+            try:
+                await self._threads.run(export.save, path, chosen, self._layers, self._blobs)
+            except OSError as error:
+                raise out_of_room(error) from error
 
     def layers(self, image: Image) -> tuple[str, ...]:
         """Return the directories of an image's layers for overlayfs, the topmost first."""

@@ -1,4 +1,4 @@
-"""Images built in memory, a real registry on loopback that serves them, and image stores to bring them into."""
+"""Images built in memory, a real registry on loopback that serves them, and stores to bring them into."""
 
 from __future__ import annotations
 

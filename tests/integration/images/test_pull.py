@@ -16,6 +16,14 @@ from shim.model import ids
 pytestmark = [pytest.mark.root, pytest.mark.registry]
 
 
+def read(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def write(path: str, data: bytes) -> None:
+    Path(path).write_bytes(data)
+
+
 async def test_pull_by_tag_and_by_digest_give_one_image(registry: Any, store: ImageStore, tools: Any) -> None:
     built = tools.image(tools.tar(("etc/passwd", b"root:x:0:0::/:/bin/sh\n")))
     name = registry.push("pull/both", "v1", built)
@@ -188,13 +196,13 @@ async def test_a_container_keeps_its_layers(
     container = ids.new_id()
     rootfs = store.snapshots.prepare(container, image)
     assert store.snapshots.usage(container) is None
-    Path(rootfs.upper, "written").write_bytes(bytes(10_000))
+    write(f"{rootfs.upper}/written", bytes(10_000))
     assert store.snapshots.measure(container).used_bytes >= 10_000
     usage = store.snapshots.usage(container)
     assert usage is not None
     assert usage.mountpoint == rootfs.upper
     await store.remove(image.id)
-    assert Path(rootfs.lowers[0], "f").read_bytes() == b"1"
+    assert read(f"{rootfs.lowers[0]}/f") == b"1"
     assert store.snapshots.rootfs(container) == rootfs
     store.snapshots.remove(container)
     store.snapshots.remove(container)

@@ -1,0 +1,231 @@
+"""Whatever happens in the middle of a pull: the image is absent or whole, and nothing is left lying about."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shim
+from shim.errors import ResourceExhausted
+from shim.images.settings import Settings
+from shim.kernel import mount
+
+pytestmark = [pytest.mark.root, pytest.mark.registry]
+
+# Pulls or loads an image and tells of its progress, a line each.
+DAEMON = """
+import asyncio, json, sys
+sys.path.insert(0, sys.argv[1])
+from shim.images.settings import Settings
+from shim.images.store import ImageStore
+
+def say(item, phase, done, total):
+    print(phase, flush=True)
+
+async def main():
+    store = ImageStore(sys.argv[2], Settings(**json.loads(sys.argv[3])))
+    await store.start()
+    if sys.argv[4].startswith("/"):
+        await store.load(sys.argv[4], progress=say)
+    else:
+        await store.pull(sys.argv[4], None, progress=say)
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+def kill_in_the_middle(root: Path, settings: Settings, what: str, after_lines: int) -> None:
+    """Kill a process that brings an image in with SIGKILL after so much progress; its workers end with it."""
+    arguments = [
+        str(Path(shim.__file__).parents[1]),
+        str(root),
+        json.dumps(dataclasses.asdict(settings)),
+        what,
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", DAEMON, *arguments], stdout=subprocess.PIPE, text=True
+    ) as daemon:
+        assert daemon.stdout is not None
+        for _ in range(after_lines):
+            if not daemon.stdout.readline():
+                break
+        workers = children(daemon.pid)
+        daemon.send_signal(signal.SIGKILL)
+    for pid in workers:
+        wait_until_gone(pid)
+
+
+def children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def wait_until_gone(pid: int) -> None:
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return
+        if state == "Z":  # nobody reaps it yet, but it does nothing any more
+            return
+        time.sleep(0.01)
+    pytest.fail(f"process {pid} outlives the daemon that it worked for")
+
+
+@pytest.fixture
+def many(tools: Any) -> Any:
+    """An image of three layers that take a moment: incompressible, and with many files."""
+    streams = [
+        tools.tar(
+            (f"big{number}", os.urandom(6 << 20)),
+            *((f"{number}/{name}", b"x" * 100) for name in range(700)),
+        )
+        for number in range(3)
+    ]
+    return tools.image(*streams)
+
+
+async def tidy(root: Path) -> None:
+    for _ in range(500):
+        if not os.listdir(root / "trash") and not os.listdir(root / "ingest"):
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"left: {os.listdir(root / 'trash')} {os.listdir(root / 'ingest')}")
+
+
+@pytest.mark.parametrize("after_lines", [1, 4, 7, 20, 60, 90])
+async def test_a_pull_that_was_killed_leaves_an_image_absent_or_whole(
+    registry: Any,
+    open_store: Any,
+    settings: Settings,
+    many: Any,
+    tools: Any,
+    tmp_path: Path,
+    after_lines: int,
+) -> None:
+    name, root = registry.push("crash/app", "v1", many), tmp_path / "images"
+    kill_in_the_middle(root, settings, name, after_lines)
+    async with open_store(root) as store:
+        await tidy(root)
+        if not store.list():
+            assert tools.leftovers(root) == []
+        image = await store.pull(name, None)
+        assert image.id == many.id
+        await store.save([name], str(tmp_path / "saved.tar"))  # checks every byte of every layer
+        await store.remove(name)
+        assert tools.leftovers(root) == []
+
+
+@pytest.mark.parametrize("after_lines", [1, 3])
+async def test_a_load_that_was_killed_leaves_nothing(
+    open_store: Any,
+    settings: Settings,
+    registry: Any,
+    many: Any,
+    tools: Any,
+    tmp_path: Path,
+    after_lines: int,
+) -> None:
+    path, root = tmp_path / "saved.tar", tmp_path / "images"
+    async with open_store(tmp_path / "first") as store:
+        name = registry.push("crash/app", "v1", many)
+        await store.pull(name, None)
+        await store.save([name], str(path))
+    kill_in_the_middle(root, settings, str(path), after_lines)
+    async with open_store(root) as store:
+        await tidy(root)
+        if not store.list():
+            assert tools.leftovers(root) == []
+        assert [image.id for image in await store.load(str(path))] == [many.id]
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A tmpfs that no namespace has mounted: it goes with the descriptor, however this process ends."""
+    fd = mount.new_mount("tmpfs", "tmpfs", request.param)
+    yield Path(f"/proc/{os.getpid()}/fd/{fd}")
+    os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "small_disk", [("size=9m",), ("nr_inodes=900",)], ids=["bytes", "inodes"], indirect=True
+)
+async def test_a_disk_that_fills_up_says_so_and_is_as_empty_as_before(
+    registry: Any, open_store: Any, many: Any, tools: Any, small_disk: Path
+) -> None:
+    name = registry.push("crash/app", "v1", many)
+    small = registry.push("crash/small", "v1", tools.image(tools.tar(("f", b"fits"))))
+    root = small_disk / "images"
+    async with open_store(root) as store:
+        kept = await store.pull(small, None)
+        before, files = os.statvfs(root), tools.leftovers(root)
+        with pytest.raises(ResourceExhausted, match="no space left"):
+            await store.pull(name, None)
+        await tidy(root)
+        assert tools.leftovers(root) == files
+        assert os.statvfs(root).f_ffree == before.f_ffree
+        assert os.statvfs(root).f_bfree == before.f_bfree
+        assert store.list() == [kept]
+        await store.remove(small)
+        await store.pull(small, None)
+
+
+@pytest.mark.parametrize("small_disk", [("size=9m",)], indirect=True)
+async def test_a_full_disk_stops_a_compressed_archive(
+    registry: Any, open_store: Any, many: Any, tools: Any, small_disk: Path, tmp_path: Path
+) -> None:
+    name = registry.push("crash/app", "v1", many)
+    async with open_store(tmp_path / "images") as store:
+        await store.pull(name, None)
+        await store.save([name], str(tmp_path / "saved.tar"))
+    compress(tmp_path / "saved.tar")
+    async with open_store(small_disk / "images") as store:
+        with pytest.raises(ResourceExhausted, match="no space left"):
+            await store.load(str(tmp_path / "saved.tar.gz"))
+        small = await store.pull(
+            registry.push("crash/small", "v1", tools.image(tools.tar(("f", b"1")))), None
+        )
+        await store.remove(small.id)
+        assert tools.leftovers(small_disk / "images") == []
+
+
+def compress(path: Path) -> None:
+    subprocess.run(["gzip", "-1", str(path)], check=True)
+
+
+async def test_records_and_layers_that_cannot_be_read_are_set_aside(
+    registry: Any, open_store: Any, tools: Any, tmp_path: Path
+) -> None:
+    root, images = tmp_path / "images", []
+    async with open_store(root) as store:
+        for number in range(4):
+            built = tools.image(tools.tar(("f", str(number).encode())))
+            images.append(await store.pull(registry.push(f"crash/damage{number}", "v1", built), None))
+    damage(root, images)
+    async with open_store(root) as store:
+        assert store.list() == [images[3]]
+        assert [name for name in os.listdir(root / "quarantine") if name.startswith("image-")]
+        again = await store.pull(images[0].repo_tags[0], None)
+        assert store.read_file(again, "/f") == b"0"
+
+
+def damage(root: Path, images: list[Any]) -> None:
+    (root / "catalog" / f"{images[0].id[7:]}.json").write_bytes(b'{"version": 99}')
+    (root / "layers" / images[1].chain_ids[0][7:] / "layer.json").write_bytes(b"{")
+    (root / "blobs/sha256" / images[2].id[7:]).write_bytes(b"other")
