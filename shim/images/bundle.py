@@ -35,7 +35,7 @@ class Bundle(Protocol):
         """Return a small file; InvalidArgument if it is not there, or larger than ``limit``."""
 
     def part(self, name: str) -> tuple[Part, int]:
-        """Return (place, size) of a file; the place is good until ``close``. InvalidArgument if there is none."""
+        """Return (place, size) of a file, good until ``close``; InvalidArgument if there is none."""
 
     def close(self) -> None:
         """Close it."""

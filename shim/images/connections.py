@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-import httpx
-
 from shim.errors import FailedPrecondition
 from shim.images.hosts import Tls
+from shim.images.http import httpx
 from shim.images.settings import Settings
 from shim.threads import Pool
 

@@ -13,12 +13,11 @@ from collections.abc import AsyncIterator
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-import httpx
-
 from shim.errors import InvalidArgument
 from shim.images import auth as authentication
 from shim.images import hosts
 from shim.images.connections import Connections
+from shim.images.http import httpx
 from shim.model.image import Auth
 
 _MAX_REDIRECTS: Final = 5

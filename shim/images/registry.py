@@ -15,13 +15,12 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
-
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound, RegistryUnavailable, ShimError
 from shim.images import auth as authentication
 from shim.images import digest, hosts, manifest
 from shim.images.connections import Connections
 from shim.images.exchange import Exchange, HostFailed, read_body, say
+from shim.images.http import httpx
 from shim.images.reference import Reference
 from shim.model.image import Auth, Descriptor
 
