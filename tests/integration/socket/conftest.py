@@ -341,6 +341,7 @@ def running(scratch: Path, *settings: str) -> Iterator[Daemon]:
         make_image(scratch / "image.tar")
         it.start()
         it.command("image", "load", "-i", str(scratch / "image.tar"))
+        it.remove(it.run_pod()[0])  # what all pods share is there from now on
         yield it
         it.close()
     finally:
