@@ -315,7 +315,7 @@ class Bench:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Let other tasks and threads go on until something is true."""
-        while not condition():  # noqa: ASYNC110 (what is awaited has no event)
+        while not condition():
             await asyncio.sleep(0.001)
 
     async def restart(self, boot_id: str = "boot") -> Node:

@@ -7,7 +7,7 @@ from shim.services.containers.capture import Capture
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 (the loop has to turn, or nothing is read)
+    while not condition():
         await asyncio.sleep(0)
 
 

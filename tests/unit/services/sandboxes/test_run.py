@@ -67,7 +67,7 @@ async def test_a_retry_collects_the_result_of_a_caller_who_left(bench: Any) -> N
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     bench.network.gate.set()
-    while bench.node.making:  # noqa: ASYNC110
+    while bench.node.making:
         await asyncio.sleep(0)
     id_ = await run_pod_sandbox(bench.node, bench.sandbox())
     assert [view.spec.id for view in list_sandboxes(bench.node)] == [id_]
