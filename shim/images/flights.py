@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -40,6 +41,23 @@ class Flights(Generic[T]):
                 if self._flights.get(key) is flight:
                     del self._flights[key]
                 await _stop(flight.task)
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` returns; a caller that is cancelled meanwhile goes only when it is done.
+
+    For what a thread does to files that the caller would clean up: never both at once.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at: the cancellation is what counts
+        raise
 
 
 async def _stop(task: asyncio.Task[Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from shim.errors import InvalidArgument, ResourceExhausted, ShimError
 from shim.images import assembly, deferred, layers
-from shim.images.flights import Flights
+from shim.images.flights import Flights, to_the_end
 from shim.images.layers import LayerStore
 from shim.images.progress import ProgressHub, Report
 from shim.images.settings import NO_ROOM, Settings
@@ -100,7 +100,7 @@ class Ingest:
                     await asyncio.shield(task)
                 directory = await self._settle(directory, unpacked, self._layers.lowers(chain_ids[:-1]))
             await self._syncer.sync()
-            await asyncio.shield(self._threads.run(self._layers.commit, directory, chain_id))
+            await to_the_end(self._threads.run(self._layers.commit, directory, chain_id))
         except BaseException as error:
             await self._discard(directory)
             raise out_of_room(error) from error
@@ -112,7 +112,7 @@ class Ingest:
         """Return the directory that has the unpacked layer, and what is known of it."""
         async with self._turns:
             try:
-                directory = await self._threads.run(self._layers.begin)
+                directory = self._layers.begin()
             except OSError as error:
                 raise out_of_room(error) from error
             try:
@@ -130,7 +130,7 @@ class Ingest:
         aliases: dict[str, str] = {}
         wanted = Wanted("", unpacked.stream, unpacked.diff_id)
         for _ in range(_MAX_ROUNDS):
-            found = await self._threads.run(deferred.settle, directory, lowers)
+            found = await to_the_end(self._threads.run(deferred.settle, directory, lowers))
             if not found:
                 return directory
             aliases |= found
@@ -159,7 +159,7 @@ class Ingest:
                 self._hub.report(chain_id, job.item, phase, done, total)
 
     async def _discard(self, directory: str) -> None:
-        await asyncio.shield(self._threads.run(self._layers.discard, directory))
+        await to_the_end(self._threads.run(self._layers.discard, directory))
 
 
 async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -96,7 +96,7 @@ class LayerStore:
                 log.warning("%s stays for the next start: %s", self._path("trash", name), error)
 
     def begin(self) -> str:
-        """Make an empty directory for a layer that is to be unpacked."""
+        """Make an empty directory for a layer that is to be unpacked: one mkdir(2)."""
         path = self._path("ingest", _random())
         os.mkdir(path, 0o700)
         return path

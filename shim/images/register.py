@@ -11,6 +11,7 @@ from shim.errors import NotFound, RegistryUnavailable, ResourceExhausted, ShimEr
 from shim.images import digest
 from shim.images.blobs import BlobStore
 from shim.images.catalog import Catalog, LayerRecord, Record
+from shim.images.flights import to_the_end
 from shim.images.ingest import Ingest, LayerJob
 from shim.images.layers import LayerStore
 from shim.images.manifest import Config
@@ -81,10 +82,12 @@ class Register:
         try:
             with self._layers.lease(chain_ids):
                 await self._ingest.add(jobs, chain_ids, report)
-                # Once begun, this ends whole even if the caller leaves.
-                return await asyncio.shield(asyncio.ensure_future(self._name(found, tag)))
+                # Once begun, this ends whole even if the caller leaves, and under the lease.
+                return await to_the_end(self._name(found, tag))
         except RegistryUnavailable:
-            raise  # a second try is near: the layers that came wait for it, until the store next tidies up
+            # A second try is near, as when the caller left (cancelled): the layers that came wait for it, until
+            # the store next tidies up.
+            raise
         except (ShimError, OSError):
             await self._threads.run(self.collect)
             raise

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import shim
 from shim import errors
+from shim.images.flights import to_the_end
 from shim.images.settings import Settings
 from shim.threads import Pool
 
@@ -186,13 +187,11 @@ class Unpackers:
             "bytes": self._settings.max_layer_bytes,
             "aliases": dict(aliases or {}),
         }
-        worker = self._take_idle()
-        if worker is None:
-            worker = await self._threads.run(_Worker)
+        worker = self._take_idle() or await self._make()
         try:
             answer = await worker.run(layer, source, job)
         except BaseException:
-            await asyncio.shield(self._threads.run(worker.end))
+            await to_the_end(self._threads.run(worker.end))
             raise
         self._put_back(worker)
         if "error" in answer:
@@ -206,6 +205,19 @@ class Unpackers:
         idle, self._idle = self._idle, []
         for worker in idle:
             await self._threads.run(worker.end)
+
+    async def _make(self) -> _Worker:
+        """Start a worker; if the caller leaves meanwhile, the next one gets it."""
+        making = asyncio.ensure_future(self._threads.run(_Worker))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(self._keep)
+            raise
+
+    def _keep(self, making: asyncio.Task[_Worker]) -> None:
+        if not making.cancelled() and making.exception() is None:
+            self._put_back(making.result())
 
     def _take_idle(self) -> _Worker | None:
         while self._idle:

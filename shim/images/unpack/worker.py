@@ -95,6 +95,7 @@ def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]
                 for chunk in decompress.read_chunks(source):
                     diff.update(chunk)
                     stream_bytes += len(chunk)
+                    limits.check_stream(stream_bytes)
                     layer.write(reader.feed(chunk))
                 reader.close()
             except errors.InvalidArgument:

@@ -24,6 +24,7 @@ from shim.kernel import files, paths
 _WHITEOUT: Final = b".wh."
 _AUFS_META: Final = b".wh..wh."
 _OPAQUE_MARK: Final = b".wh..wh..opq"
+_TOO_MUCH: Final = "the layer has more entries or bytes than the configuration allows"
 _MAX_ID: Final = (1 << 32) - 2
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES: Final = {
@@ -39,6 +40,25 @@ class Limits:
 
     entries: int = 2_000_000
     stream_bytes: int = 1 << 40
+
+    def check_stream(self, count: int) -> None:
+        """Say whether ``count`` bytes of an archive are too many, whatever is in them.
+
+        Raises:
+            ResourceExhausted: they are.
+        """
+        if count > self.stream_bytes:
+            raise ResourceExhausted(_TOO_MUCH)
+
+    def take_entry(self) -> None:
+        """Count one entry.
+
+        Raises:
+            ResourceExhausted: it is one too many.
+        """
+        self.entries -= 1
+        if self.entries < 0:
+            raise ResourceExhausted(_TOO_MUCH)
 
 
 @dataclass(slots=True)
@@ -143,10 +163,7 @@ class LayerWriter:
         os.close(self._root_fd)
 
     def _begin(self, entry: tar.Entry) -> None:
-        self._limits.entries -= 1
-        self._limits.stream_bytes -= entry.stored + 512
-        if self._limits.entries < 0 or self._limits.stream_bytes < 0:
-            raise ResourceExhausted("the layer has more entries or bytes than the configuration allows")
+        self._limits.take_entry()
         if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
             raise InvalidArgument(f"malformed layer: {show(entry.path)} has owner {entry.uid}:{entry.gid}")
         path = self._place(entry.path)

@@ -233,7 +233,11 @@ async def test_streams_that_are_no_archives_are_refused(
 
 async def test_bombs_stop_at_the_limits(registry: Any, open_store: Any, tools: Any, tmp_path: Path) -> None:
     devices = [(f"dev{n}", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": n % 200}) for n in range(500)]
-    bombs = {"devices": tools.tar(*devices), "zeros": tools.tar(("zeros", bytes(20 << 20)))}
+    bombs = {
+        "devices": tools.tar(*devices),
+        "zeros": tools.tar(("zeros", bytes(20 << 20))),
+        "tail": tools.tar(("f", b"1")) + bytes(20 << 20),
+    }
     async with open_store(tmp_path / "images", max_entries=400, max_layer_bytes=10 << 20) as store:
         for name, layer in bombs.items():
             with pytest.raises(ResourceExhausted, match="more entries or bytes"):

@@ -106,6 +106,17 @@ async def test_two_pulls_at_once_are_one(registry: Any, store: ImageStore, tools
     assert {n for n, phase in heard if phase == "done"} == set(range(5))
 
 
+async def test_two_images_pulled_at_once_fetch_a_shared_layer_once(
+    registry: Any, store: ImageStore, tools: Any
+) -> None:
+    base = tools.tar(("base", os.urandom(2 << 20)))
+    builds = [tools.image(base, tools.tar(("top", bytes([number])))) for number in range(3)]
+    names = [registry.push("pull/atonce", f"t{number}", built) for number, built in enumerate(builds)]
+    images = await asyncio.gather(*(store.pull(name, None) for name in names))
+    assert [image.id for image in images] == [built.id for built in builds]
+    assert registry.fetched("pull/atonce").count(builds[0].layers[0]) == 1
+
+
 async def test_a_pull_goes_on_for_the_others_when_one_caller_leaves(
     registry: Any, store: ImageStore, tools: Any
 ) -> None:

@@ -285,6 +285,26 @@ async def test_a_broken_transfer_goes_on_where_it_broke(store: ImageStore, tools
     assert ranges == [None, f"bytes={len(data) // 2}-"]
 
 
+async def test_what_came_before_a_registry_failed_waits_for_the_next_try(
+    open_store: Any, tools: Any, fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shim.images.registry._BACKOFF_S", 0.001)
+    registry = fakes()
+    built = tools.image(*(tools.tar((f"f{number}", os.urandom(1000))) for number in range(2)))
+    registry.offer(built)
+    good = registry.answers[f"/blobs/{built.layers[1]}"]
+    registry.answers[f"/blobs/{built.layers[1]}"] = (502, {}, b"")
+    async with open_store(tmp_path / "images") as store:
+        for _ in range(2):
+            with pytest.raises(RegistryUnavailable, match="HTTP 502"):
+                await store.pull(f"{registry.host}/app:v1", None)
+        registry.answers[f"/blobs/{built.layers[1]}"] = good
+        image = await store.pull(f"{registry.host}/app:v1", None)
+        assert sum(path.endswith(built.layers[0]) for _, path, _ in registry.requests) == 1
+        await store.remove(image.id)
+        assert tools.leftovers(tmp_path / "images") == []
+
+
 async def test_a_registry_that_fails_is_unavailable(store: ImageStore, fakes: Any) -> None:
     registry = fakes()
     registry.answers[""] = (503, {}, b"")

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from shim.images.flights import Flights
+from shim.images.flights import Flights, to_the_end
 
 
 class Work:
@@ -35,6 +35,20 @@ async def test_calls_at_once_are_done_once() -> None:
     assert await asyncio.gather(*calls) == [1, 1, 1]
     assert not flights.is_flying("key")
     assert await flights.join("key", work) == 2
+
+
+async def test_a_caller_that_is_cancelled_goes_only_when_the_work_is_done() -> None:
+    work = Work()
+    call = asyncio.ensure_future(to_the_end(work()))
+    for _ in range(3):
+        await settle()
+        call.cancel()
+    await settle()
+    assert not call.done()
+    work.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert work.cleaned == 1
 
 
 async def test_who_leaves_does_not_stop_the_others() -> None:
