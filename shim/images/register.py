@@ -85,8 +85,8 @@ class Register:
                 # Once begun, this ends whole even if the caller leaves, and under the lease.
                 return await to_the_end(self._name(found, tag))
         except RegistryUnavailable:
-            # A second try is near, as when the caller left (cancelled): the layers that came wait for it, until
-            # the store next tidies up.
+            # A second try is near, as when the caller left (cancelled): the layers that came wait for it
+            # until the store next tidies up.
             raise
         except (ShimError, OSError):
             await self._threads.run(self.collect)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shim.errors import InvalidArgument
-from shim.images.unpack import pax
+from shim.images.unpack import header, pax
 
 BLOCK: Final = 512
 _ZERO: Final = bytes(BLOCK)
@@ -162,9 +162,9 @@ class TarReader:
             return None
         if self._zeros:
             raise InvalidArgument("malformed layer: data after the first end-of-archive block")
-        _check_sum(block)
+        header.check_sum(block)
         kind = block[156]
-        size = _number(block, 124, 12)
+        size = header.number(block, 124, 12)
         if kind in _META:
             if not 0 <= size <= _META_LIMIT:
                 raise InvalidArgument(f"malformed layer: an extended header of {size} bytes")
@@ -187,23 +187,23 @@ class TarReader:
             self._long[self._meta_kind] = data.split(b"\0", 1)[0]
 
     def _entry(self, block: bytes, kind: int, size: int) -> Entry | None:
-        path = _text(block, 0, 100)
+        path = header.text(block, 0, 100)
         if block[257:263] == b"ustar\0":
-            prefix = _text(block, 345, 155)
+            prefix = header.text(block, 345, 155)
             if prefix:
                 path = prefix + b"/" + path
         entry = Entry(
             kind,
             path,
-            _text(block, 157, 100),
-            _number(block, 100, 8) & 0o7777,
-            _number(block, 108, 8),
-            _number(block, 116, 8),
-            _number(block, 136, 12) * 1_000_000_000,
+            header.text(block, 157, 100),
+            header.number(block, 100, 8) & 0o7777,
+            header.number(block, 108, 8),
+            header.number(block, 116, 8),
+            header.number(block, 136, 12) * 1_000_000_000,
             size,
         )
         if kind in (CHAR_DEVICE, BLOCK_DEVICE):
-            entry.device = (_number(block, 329, 8), _number(block, 337, 8))
+            entry.device = (header.number(block, 329, 8), header.number(block, 337, 8))
         if self._long:
             entry.path = self._long.get(_GNU_LONG_NAME, entry.path)
             entry.link = self._long.get(_GNU_LONG_LINK, entry.link)
@@ -235,9 +235,9 @@ class TarReader:
     ) -> Entry | None:
         if entry.kind == FILE:
             if kind == _GNU_SPARSE:
-                entry.size = _number(block, 483, 12)
+                entry.size = header.number(block, 483, 12)
                 entry.segments = []
-                _gnu_segments(block, 386, 4, entry.segments)
+                header.gnu_segments(block, 386, 4, entry.segments)
                 if block[482]:
                     self._sparse, self._sparse_gnu = entry, True
                     return None
@@ -266,7 +266,7 @@ class TarReader:
             return None
         if self._sparse_gnu:
             segments = entry.segments or []
-            _gnu_segments(block, 0, 21, segments)
+            header.gnu_segments(block, 0, 21, segments)
             if block[504]:
                 return None
             entry.segments = segments
@@ -308,38 +308,3 @@ def _apply(entry: Entry, key: bytes, value: bytes) -> None:
         entry.gid = pax.parse_int(value, "a gid")
     elif key.startswith(pax.XATTR_PREFIX):
         entry.xattrs[key[len(pax.XATTR_PREFIX) :]] = value
-
-
-def _gnu_segments(block: bytes, start: int, count: int, into: pax.Segments) -> None:
-    for at in range(start, start + count * 24, 24):
-        if block[at] == 0:
-            return
-        into.append((_number(block, at, 12), _number(block, at + 12, 12)))
-
-
-def _text(block: bytes, at: int, length: int) -> bytes:
-    end = block.find(0, at, at + length)
-    return block[at : at + length if end < 0 else end]
-
-
-def _number(block: bytes, at: int, length: int) -> int:
-    """Return an octal or, where its first bit is set, a base-256 two's complement number."""
-    if block[at] & 0x80:
-        value = int.from_bytes(block[at : at + length], "big")
-        bits = 8 * length
-        value &= (1 << (bits - 1)) - 1
-        return value - (1 << (bits - 1)) if block[at] & 0x40 else value
-    digits = block[at : at + length].strip(b" \0")
-    try:
-        return int(digits, 8) if digits else 0
-    except ValueError:
-        raise InvalidArgument("malformed layer: a number in a tar header is not octal") from None
-
-
-def _check_sum(block: bytes) -> None:
-    want = _number(block, 148, 8)
-    rest = block[:148] + b"        " + block[156:]
-    if sum(rest) == want:
-        return
-    if sum(byte - 256 if byte > 127 else byte for byte in rest) != want:  # old Sun and NeXT archivers
-        raise InvalidArgument("malformed layer: this is no tar archive (the checksum of a header is wrong)")

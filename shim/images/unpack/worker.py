@@ -28,7 +28,7 @@ import sys
 from typing import Any, Final
 
 from shim import errors
-from shim.images.unpack import decompress, record, tar, writer
+from shim.images.unpack import decompress, limits, record, tar, writer
 from shim.kernel import files
 
 VERSION: Final = 1
@@ -84,18 +84,18 @@ def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]
     diff = hashlib.sha256()
     stream_bytes = 0
     reader = tar.TarReader()
-    limits = writer.Limits(job["entries"], job["bytes"])
+    allowed = limits.Limits(job["entries"], job["bytes"])
     record_fd = os.open("tar.zst", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=layer_fd)
     with open(record_fd, "wb", buffering=0) as file:
         keep = record.RecordWriter(file)
         aliases = {os.fsencode(path): os.fsencode(place) for path, place in job["aliases"].items()}
-        layer = writer.LayerWriter(layer_fd, keep, limits, aliases)
+        layer = writer.LayerWriter(layer_fd, keep, allowed, aliases)
         try:
             try:
                 for chunk in decompress.read_chunks(source):
                     diff.update(chunk)
                     stream_bytes += len(chunk)
-                    limits.check_stream(stream_bytes)
+                    allowed.check_stream(stream_bytes)
                     layer.write(reader.feed(chunk))
                 reader.close()
             except errors.InvalidArgument:

@@ -15,16 +15,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from shim.errors import InvalidArgument, ResourceExhausted
+from shim.errors import InvalidArgument
 from shim.images.unpack import record, tar
 from shim.images.unpack.attributes import clean, set_xattrs, show, times
+from shim.images.unpack.content import Content
 from shim.images.unpack.directories import Directories, is_whiteout
+from shim.images.unpack.limits import Limits
 from shim.kernel import files, paths
 
 _WHITEOUT: Final = b".wh."
 _AUFS_META: Final = b".wh..wh."
 _OPAQUE_MARK: Final = b".wh..wh..opq"
-_TOO_MUCH: Final = "the layer has more entries or bytes than the configuration allows"
 _MAX_ID: Final = (1 << 32) - 2
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES: Final = {
@@ -32,33 +33,6 @@ _NODES: Final = {
     tar.BLOCK_DEVICE: stat.S_IFBLK,
     tar.FIFO: stat.S_IFIFO,
 }
-
-
-@dataclass(slots=True)
-class Limits:
-    """What one layer may take; beyond it the pull fails."""
-
-    entries: int = 2_000_000
-    stream_bytes: int = 1 << 40
-
-    def check_stream(self, count: int) -> None:
-        """Say whether ``count`` bytes of an archive are too many, whatever is in them.
-
-        Raises:
-            ResourceExhausted: they are.
-        """
-        if count > self.stream_bytes:
-            raise ResourceExhausted(_TOO_MUCH)
-
-    def take_entry(self) -> None:
-        """Count one entry.
-
-        Raises:
-            ResourceExhausted: it is one too many.
-        """
-        self.entries -= 1
-        if self.entries < 0:
-            raise ResourceExhausted(_TOO_MUCH)
 
 
 @dataclass(slots=True)
@@ -105,10 +79,7 @@ class LayerWriter:
         self._dirs = Directories(self._root_fd)
         self._described: dict[bytes, tar.Entry] = {}
         self._summary = Summary()
-        self._fd = -1  # the file that content goes to; -1: content is kept in the record
-        self._entry: tar.Entry | None = None
-        self._left = 0
-        self._segment = (0, 0)  # of a sparse file: (index, bytes of it that are written)
+        self._content = Content(keep)
 
     def write(self, events: list[tar.Event]) -> None:
         """Do what the events say, in order."""
@@ -116,7 +87,7 @@ class LayerWriter:
             if isinstance(event, tar.Raw):
                 self._record.raw(event.data)
             elif isinstance(event, tar.Data):
-                self._content(event.data)
+                self._content.write(event.data)
             else:
                 self._begin(event)
 
@@ -156,9 +127,7 @@ class LayerWriter:
 
     def close(self) -> None:
         """Close every descriptor; safe at any time."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._content.close()
         self._dirs.close()
         os.close(self._root_fd)
 
@@ -168,7 +137,7 @@ class LayerWriter:
             raise InvalidArgument(f"malformed layer: {show(entry.path)} has owner {entry.uid}:{entry.gid}")
         path = self._place(entry.path)
         parent, _, name = path.rpartition(b"/")
-        self._entry, self._left = None, entry.stored
+        self._content.expect(entry.stored)
         if not path:
             self._root(entry)
         elif name.startswith(_WHITEOUT):
@@ -219,62 +188,9 @@ class LayerWriter:
 
     def _file(self, entry: tar.Entry, path: bytes, dir_fd: int, name: bytes) -> None:
         fd = os.open(name, _CREATE, entry.mode & 0o777, dir_fd=dir_fd)
-        self._fd, self._entry, self._segment = fd, entry, (0, 0)
-        summary = self._summary
-        summary.inodes += 1
-        summary.used_bytes += (entry.stored + 4095) & ~4095
-        if entry.segments is None:
-            if entry.stored:
-                self._record.content(path, 0, entry.stored)
-        else:
-            os.ftruncate(fd, entry.size)
-            for offset, length in entry.segments:
-                self._record.content(path, offset, length)
-        if not entry.stored:
-            self._end_file()
-
-    def _content(self, data: memoryview) -> None:
-        self._left -= len(data)
-        entry = self._entry
-        if entry is None:
-            self._record.raw(data)
-        elif entry.segments is None:
-            files.write_all(self._fd, data)
-        else:
-            self._sparse(entry.segments, data)
-        if not self._left and entry is not None:
-            self._end_file()
-
-    def _sparse(self, segments: list[tuple[int, int]], data: memoryview) -> None:
-        """Write content to the places that the map names."""
-        index, done = self._segment
-        while data:
-            offset, length = segments[index]
-            part = data[: length - done]
-            os.lseek(self._fd, offset + done, os.SEEK_SET)
-            files.write_all(self._fd, part)
-            data = data[len(part) :]
-            done += len(part)
-            if done == length:
-                index, done = index + 1, 0
-        self._segment = (index, done)
-
-    def _end_file(self) -> None:
-        entry, fd = self._entry, self._fd
-        self._entry, self._fd = None, -1
-        if entry is None:
-            return
-        try:
-            # The owner before the mode and the capabilities: chown(2) clears setuid and security.capability.
-            if entry.uid or entry.gid:
-                os.fchown(fd, entry.uid, entry.gid)
-            if entry.mode & 0o7000:
-                os.fchmod(fd, entry.mode)
-            if entry.xattrs:
-                set_xattrs(fd, entry)
-            os.utime(fd, ns=times(entry))
-        finally:
-            os.close(fd)
+        self._summary.inodes += 1
+        self._summary.used_bytes += (entry.stored + 4095) & ~4095
+        self._content.begin(entry, path, fd)
 
     def _directory(self, entry: tar.Entry, path: bytes, dir_fd: int, name: bytes) -> None:
         try:
