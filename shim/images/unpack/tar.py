@@ -213,7 +213,7 @@ class TarReader:
         for key, value in records:
             _apply(entry, key, value)
         self._settle_kind(entry)
-        if entry.kind != FILE:
+        if kind not in (FILE, _OLD_FILE, _CONTIGUOUS, _GNU_SPARSE):
             # Some archivers give a size to links and directories; no content follows (as Go reads it).
             entry.stored = 0
         if entry.stored < 0 or entry.stored >= 1 << 62:
@@ -223,10 +223,10 @@ class TarReader:
 
     @staticmethod
     def _settle_kind(entry: Entry) -> None:
+        if entry.kind == _OLD_FILE and entry.path.endswith(b"/"):
+            entry.kind = DIRECTORY
         if entry.kind in (_OLD_FILE, _CONTIGUOUS, _GNU_SPARSE):
             entry.kind = FILE
-        if entry.kind == FILE and entry.path.endswith(b"/"):
-            entry.kind = DIRECTORY
         if entry.kind not in _KINDS:
             raise InvalidArgument(f"malformed layer: entry {entry.path!r} is of unknown type {entry.kind:#x}")
 
