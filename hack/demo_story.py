@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+
 from shim._proto import api_pb2 as cri
 from shim.cli.client import Stub
 

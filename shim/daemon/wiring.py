@@ -58,6 +58,10 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
         settings = _settings(config)
         boot_id = proc.boot_id()
         records = Records(sandboxes, containers, pools.records)
+        launcher = Launcher(
+            supervisor, layout, settings, cgroups, boot_id, functools.partial(_process_of, records)
+        )
+        await pools.plans.run(launcher.prepare)
         node = Node(
             settings=settings,
             layout=layout,
@@ -67,9 +71,7 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
             networks=networks,
             cgroups=cgroups,
             supervisor=supervisor,
-            launcher=Launcher(
-                supervisor, layout, settings, cgroups, boot_id, functools.partial(_process_of, records)
-            ),
+            launcher=launcher,
             pools=pools,
         )
         stack.push_async_callback(node.close)

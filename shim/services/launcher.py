@@ -84,6 +84,12 @@ class Launcher:
                 )
         return given
 
+    def prepare(self) -> None:
+        """Build what the first container would otherwise wait for: the default seccomp program. Blocking."""
+        mask, _, _ = plan_capabilities(ContainerSecurity(), self._available)
+        seccomp_filter.runtime_default(mask)
+        seccomp_filter.reaper()
+
     async def namespaces(self, spec: SandboxSpec) -> dict[str, int]:
         """Make and pin the namespaces of a pod; return sockets opened inside, by name, to be closed."""
         hostname = host_files.pod_hostname(spec.config, self._settings.hostname)

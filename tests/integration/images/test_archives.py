@@ -81,7 +81,9 @@ def spread(members: dict[str, Any], directory: Path) -> Path:
 
 def unpack(path: Path, directory: Path) -> Path:
     with tarfile.open(path) as tar:
-        tar.extractall(directory, filter="data")
+        if hasattr(tarfile, "data_filter"):  # not in the first releases of 3.11
+            tar.extraction_filter = tarfile.data_filter
+        tar.extractall(directory)  # noqa: S202 - what we saved ourselves
     return directory
 
 

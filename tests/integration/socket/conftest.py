@@ -342,6 +342,7 @@ def running(scratch: Path, *settings: str) -> Iterator[Daemon]:
         it.start()
         it.command("image", "load", "-i", str(scratch / "image.tar"))
         it.remove(it.run_pod()[0])  # what all pods share is there from now on
+        it.until(lambda: not list((it.root / "network/leases").iterdir()))
         yield it
         it.close()
     finally:

@@ -3,7 +3,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shim.errors import InvalidArgument
@@ -140,6 +140,7 @@ json_values = (
 keys = st.sampled_from(["config", "layers", "manifests", "mediaType", "schemaVersion", "rootfs", "os"])
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(keys, json_values, max_size=5))
 def test_any_object_is_read_or_refused(value: dict[str, Any]) -> None:
     for parse in (manifest.parse_manifest, manifest.parse_index, manifest.parse_config):
