@@ -44,7 +44,7 @@ def fork() -> FirstStage:
     """
     ours, theirs = unix.socketpair()
     try:
-        # Not os.fork: its hooks (of threading, logging, random) make each child copy pages that it never uses.
+        # Not os.fork: its hooks (of threading, logging, random) make each child copy pages it never uses.
         pid, pidfd = process.clone3(0)
     except OSError:
         os.close(ours)
