@@ -1,7 +1,7 @@
 """Make and remove one cgroup in every hierarchy, with what it needs above it.
 
-Cgroups that this program makes are marked (an extended attribute), parents too. A parent that was there
-before belongs to someone else, most often the kubelet: it is never removed, and all that is ever written
+A container's cgroup is ours by its name, an id; parents that this program makes are marked (an extended
+attribute). A parent that was there before belongs to someone else, most often the kubelet: it is never removed, and all that is ever written
 into it is the list of controllers for those below (version 2), without which limits could not be set.
 """
 
@@ -61,19 +61,27 @@ def descendants(directory: str) -> list[str]:
 def _make_in(h: Hierarchy, mount: str, path: str) -> None:
     for attempt in range(_ATTEMPTS):
         try:
-            for part in [*names.ancestors(path), path]:
-                if h.mode == "v2":
-                    _enable_controllers(os.path.dirname(mount + part))
-                if cgroupfs.make(mount + part):
-                    _mark(mount + part)
-                    if mount == h.v1.get("cpuset"):
-                        _inherit_cpuset(mount + part)
+            if attempt:
+                for part in names.ancestors(path):
+                    if _make_one(h, mount, part):
+                        _mark(mount + part)
+            _make_one(h, mount, path)
         except KernelError as error:
-            # A parent of ours that became empty was removed in between.
+            # Its parent is missing, or one of ours that became empty was removed in between.
             if error.errno not in (errno.ENOENT, errno.ENODEV) or attempt == _ATTEMPTS - 1:
                 raise
         else:
             return
+
+
+def _make_one(h: Hierarchy, mount: str, path: str) -> bool:
+    if h.mode == "v2":
+        _enable_controllers(os.path.dirname(mount + path))
+    if not cgroupfs.make(mount + path):
+        return False
+    if mount == h.v1.get("cpuset"):
+        _inherit_cpuset(mount + path)
+    return True
 
 
 def _mark(directory: str) -> None:

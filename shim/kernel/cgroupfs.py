@@ -9,6 +9,7 @@ from typing import Final
 from shim.errors import KernelError
 
 _MARK: Final = "trusted.cri_shim"
+_CHUNK: Final = 64 * 1024
 
 
 def read(path: str) -> str:
@@ -18,8 +19,14 @@ def read(path: str) -> str:
         KernelError: ENOENT once the cgroup is gone, or where its controller is not enabled.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.readall().decode(errors="surrogateescape")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            parts = [os.read(fd, _CHUNK)]
+            while parts[-1]:
+                parts.append(os.read(fd, _CHUNK))
+        finally:
+            os.close(fd)
+        return b"".join(parts).decode(errors="surrogateescape")
     except OSError as error:
         raise KernelError("read", error.errno or errno.EIO, path) from error
 

@@ -85,13 +85,25 @@ def mkdir_in_root(root_fd: int, path: str | bytes, mode: int = 0o755) -> int:
     """Make a directory and its missing parents as if ``root_fd`` were the root; return it as an O_PATH fd.
 
     Links are followed inside the root, dangling ones too (``/var/run -> /run`` makes ``/run``). Directories
-    that are there keep their mode. The walk holds a descriptor of each level and never asks the kernel for
-    ``..``, so that a rename by somebody else cannot lead it out.
+    that are there keep their mode.
 
     Raises:
         KernelError: ENOTDIR where a file is in the way, ELOOP after too many links.
     """
-    whole = os.fsencode(path)
+    try:
+        return open_in_root(root_fd, path, os.O_PATH | os.O_DIRECTORY)
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+    return _make_on_the_way(root_fd, os.fsencode(path), mode)
+
+
+def _make_on_the_way(root_fd: int, whole: bytes, mode: int) -> int:
+    """Walk a path and make what is missing.
+
+    The walk holds a descriptor of each level and never asks the kernel for ``..``, so that a rename by
+    somebody else cannot lead it out.
+    """
     todo = _parts(whole)
     links = 0
     stack = [os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)]

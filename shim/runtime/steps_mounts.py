@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from shim.errors import InvalidArgument, KernelError
 from shim.kernel import mount, paths, tty
@@ -125,17 +125,18 @@ class MakeDevices(Step):
         """Make each in its directory, found below the root; what an image has there goes first."""
         root = context.look("root")
         parents: dict[str, int] = {}
+        umask = os.umask(0)
         for path, kind, major, minor, mode, uid, gid in self.nodes:
             parent, name = _parent(root, path, parents)
-            _unlink(parent, name)
             type_ = stat.S_IFCHR if kind == "c" else stat.S_IFBLK
-            os.mknod(name, type_ | mode, os.makedev(major, minor), dir_fd=parent)
-            os.chmod(name, mode, dir_fd=parent)
-            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+            _replace(os.mknod, parent, name, name, type_ | mode, os.makedev(major, minor))
+            if uid or gid:
+                os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+                os.chmod(name, mode, dir_fd=parent)
+        os.umask(umask)
         for path, leads_to in self.links:
             parent, name = _parent(root, path, parents)
-            _unlink(parent, name)
-            os.symlink(leads_to, name, dir_fd=parent)
+            _replace(os.symlink, parent, name, leads_to, name)
         for fd in parents.values():
             os.close(fd)
 
@@ -258,8 +259,10 @@ def _parent(root: int, path: str, known: dict[str, int]) -> tuple[int, str]:
     return known[directory], name
 
 
-def _unlink(directory: int, name: str) -> None:
+def _replace(make: Callable[..., None], directory: int, name: str, *arguments: Any) -> None:
+    """Make something in a directory, in place of what is there."""
     try:
+        make(*arguments, dir_fd=directory)
+    except FileExistsError:
         os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        return
+        make(*arguments, dir_fd=directory)

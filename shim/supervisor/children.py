@@ -27,7 +27,7 @@ from shim.model.container import ExitRecord
 from shim.supervisor import ends, exit_records
 from shim.supervisor.fdstore import FdStore
 from shim.supervisor.loop import ONCE, READABLE, URGENT, Loop
-from shim.supervisor.protocol import CONTAINER, INIT, ChildInfo, LogConfig
+from shim.supervisor.protocol import CONTAINER, EXEC, INIT, ChildInfo, LogConfig
 
 log = logging.getLogger(__name__)
 
@@ -127,14 +127,16 @@ class Children:
             with contextlib.suppress(KernelError):  # it ended meanwhile
                 process.pidfd_send_signal(pidfd, signal.SIGKILL)
 
-    def forget(self, id_: str) -> None:
-        """Drop a child and its record; one that still runs is dropped at its end. Idempotent."""
+    def forget(self, id_: str) -> ChildInfo | None:
+        """Drop a child and its record, and return it; one that still runs is dropped at its end. Idempotent."""
         child = self._children.get(id_)
         if child is not None and child.record is None:
             self._unwanted.add(id_)
-            return
+            return child
         self._drop(id_)
-        exit_records.remove(self._exits, id_)
+        if child is None or child.kind != EXEC:
+            exit_records.remove(self._exits, id_)
+        return child
 
     def look(self, pid: int) -> bool:
         """Take in the end of a child of this pid; return whether there is one."""
@@ -168,7 +170,8 @@ class Children:
         child = self._children[id_]
         record = ends.record_of(id_, child.pid, status, child.oom_kills, source)
         self._children[id_] = replace(child, record=record)
-        if id_ not in self._unwanted:
+        # Nobody waits for an exec any more once the daemon is gone: what it is told suffices.
+        if id_ not in self._unwanted and child.kind != EXEC:
             self._write(record)
         self._loop.unwatch(pidfd)
         if not child.adopted:

@@ -80,9 +80,10 @@ class LoggerLink:
             names, fds = split(self._children.fds.of(child.id))
             self._send(Adopt(self._next(), child, names), fds)
 
-    def forget(self, id_: str) -> None:
-        """Tell the logger that a child is over."""
-        self._send(protocol.Forget(self._next(), id_))
+    def forget(self, id_: str, child: ChildInfo | None) -> None:
+        """Tell the logger that a child is over; of one that is not known here it may know."""
+        if child is None or child.kind in _LOGGED:
+            self._send(protocol.Forget(self._next(), id_))
 
     def request(self, build: Callable[[int], Message], answer: Answer) -> None:
         """Pass a request on; ``answer`` gets the logger's reply."""

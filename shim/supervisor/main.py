@@ -203,8 +203,7 @@ class _Client:
                 self._children.kill(id_)
                 return Reply(seq)
             case protocol.Forget(seq=seq, id=id_):
-                self._children.forget(id_)
-                supervisor.logger.forget(id_)
+                supervisor.logger.forget(id_, self._children.forget(id_))
                 return Reply(seq)
             case protocol.Shutdown(seq=seq, force=force):
                 supervisor.stop(force)
