@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import bench_cgroups
 import grpc
 
 from shim._proto import api_pb2 as cri
@@ -105,6 +106,7 @@ class Runtime:
             self.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=pod.sandbox_id))
         with self._timed("RemovePodSandbox", keep):
             self.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=pod.sandbox_id))
+        bench_cgroups.remove(pod.config.metadata.uid)
 
     def cycle(self, execs: int, *, keep: bool = True) -> None:
         """Do all of it once."""
@@ -119,6 +121,7 @@ class Runtime:
             if item.metadata.namespace == "cri-bench":
                 self.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=item.id))
                 self.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=item.id))
+                bench_cgroups.remove(item.metadata.uid)
         self.logs.cleanup()
 
     def _pod_config(self) -> cri.PodSandboxConfig:
@@ -130,6 +133,7 @@ class Runtime:
             labels={"io.kubernetes.pod.name": f"bench-{uid[:8]}", "io.kubernetes.pod.uid": uid},
             annotations={"kubernetes.io/config.source": "api"},
         )
+        config.linux.cgroup_parent = bench_cgroups.make(uid)
         config.dns_config.servers.append("10.96.0.10")
         config.dns_config.options.append("ndots:5")
         config.linux.security_context.namespace_options.pid = self.pid_mode()

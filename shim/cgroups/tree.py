@@ -1,8 +1,9 @@
 """Make and remove one cgroup in every hierarchy, with what it needs above it.
 
 A container's cgroup is ours by its name, an id; parents that this program makes are marked (an extended
-attribute). A parent that was there before belongs to someone else, most often the kubelet: it is never removed, and all that is ever written
-into it is the list of controllers for those below (version 2), without which limits could not be set.
+attribute). A parent that was there before belongs to someone else, most often the kubelet: it is never
+removed, and all that is ever written into it is the list of controllers for those below (version 2), without
+which limits could not be set.
 """
 
 from __future__ import annotations

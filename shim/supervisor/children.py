@@ -128,7 +128,7 @@ class Children:
                 process.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def forget(self, id_: str) -> ChildInfo | None:
-        """Drop a child and its record, and return it; one that still runs is dropped at its end. Idempotent."""
+        """Drop a child and its record, and return it; one that runs is dropped at its end. Idempotent."""
         child = self._children.get(id_)
         if child is not None and child.record is None:
             self._unwanted.add(id_)
