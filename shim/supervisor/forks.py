@@ -20,7 +20,7 @@ from shim.supervisor.loop import READABLE, Loop
 from shim.supervisor.protocol import ChildInfo, Fork
 
 _ANNOUNCED: Final = ("pidfd", "tty")
-_REFILL_S: Final = 0.004  # after a start, not beside it: both want the processor
+_REFILL_S: Final = 0.003  # after a start, not beside it: a fork makes what is announced meanwhile wait
 _SPARES: Final = 3
 
 log = logging.getLogger(__name__)
@@ -65,16 +65,21 @@ class Forks:
             fdstore.close_all(for_child.values())
         self._pending[stage.fd] = _Pending(request, kept, done)
         self._loop.watch(stage.fd, READABLE, lambda _: self._announced(stage.fd))
-        if not self._spares:
-            self._loop.later("spares", _REFILL_S, self.refill)
 
     def refill(self) -> None:
-        """Have first stages ready for the next requests."""
+        """Have first stages ready for the next requests: one now, the others while nothing else is to do."""
+        if self._pending:
+            return
         try:
-            while len(self._spares) < _SPARES:
-                self._spares.append(self._fork())
+            self._spares.append(self._fork())
         except OSError as error:
             log.warning("no process can be forked ahead: %s", error)
+            return
+        self._refill_later()
+
+    def _refill_later(self) -> None:
+        if len(self._spares) < _SPARES and not self._pending:
+            self._loop.later("spares", _REFILL_S, self.refill)
 
     def drop_spares(self) -> None:
         """Let the first stages end that nobody has asked for yet."""
@@ -126,6 +131,7 @@ class Forks:
         sock.close()
         pending = self._pending.pop(announce)
         request = pending.request
+        self._refill_later()
         if not data:
             fdstore.close_all(pending.kept.values())
             pending.done(ChildInfo(request.id, request.kind, 0, 0, log=request.log))
