@@ -62,6 +62,9 @@ def files_of_node() -> Iterator[tuple[str, Path]]:
     libraries = subprocess.run(["ldd", node], capture_output=True, text=True, check=True).stdout
     for library in sorted(set(re.findall(r"(/\S+) \(0x", libraries))):
         yield library.lstrip("/"), Path(library).resolve()
+    # Debian's Node.js reads parts of its own library from there.
+    for file in sorted(Path("/usr/share/nodejs").rglob("*.js")):
+        yield str(file).lstrip("/"), file.resolve()
 
 
 def make_image(target: Path) -> None:
@@ -145,6 +148,20 @@ class Daemon:
         assert self.process is not None
         self.process.send_signal(number)
         self.process.wait(timeout=30)
+
+    def give_up(self) -> None:
+        """Show what the daemon said last, remove what is left, and end it."""
+        if self.process is None:
+            return
+        print(f"\n--- last lines of the daemon's log\n{self.log.read_text()[-4000:]}", file=sys.stderr)
+        if self.process.poll() is not None:
+            self.start()
+        with self.channel() as channel:
+            runtime = Stub(channel, cri, "RuntimeService")
+            for pod in runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items:
+                runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=pod.id))
+                runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=pod.id))
+        self.signal(signal.SIGTERM)
 
     def command(self, *arguments: object) -> str:
         done = subprocess.run(
@@ -404,8 +421,7 @@ def main() -> None:
         try:
             tell(daemon, scratch)
         except BaseException:
-            if daemon.log.exists():
-                print(f"\n--- last lines of the daemon's log\n{daemon.log.read_text()[-4000:]}", file=sys.stderr)
+            daemon.give_up()
             raise
     say("Done.")
 

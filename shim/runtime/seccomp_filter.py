@@ -43,8 +43,8 @@ _ARCHITECTURES: Final = {
 
 # All that the loop of a pod's init ever asks of the kernel, with what the interpreter does beside it.
 _REAPER: Final = """
-    brk clock_gettime exit exit_group futex getpid gettid madvise mmap mprotect mremap munmap restart_syscall
-    rt_sigprocmask rt_sigreturn rt_sigtimedwait wait4 waitid
+    brk execve execveat exit_group futex madvise mmap mprotect mremap munmap pause ppoll restart_syscall
+    rt_sigreturn
 """
 
 

@@ -1,12 +1,13 @@
 """The first process of a pod's PID namespace: it reaps what its containers leave behind, and does no more.
 
-It is a fork of the supervisor that never executes a program. Every container of the pod can look at it, so it
-has nothing to be taken: an empty read-only root, no descriptors, no capabilities, no names, and a filter that
-leaves it the few system calls of its loop.
+Every container of the pod can look at it, so it has nothing to be taken: an empty read-only root, no
+descriptors, no capabilities, no names, a program of a few instructions, and a filter that leaves it the one
+system call of its loop. Where the node lets no program be executed from memory it stays the supervisor's fork.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from shim.kernel import capabilities, mount, process, seccomp
+from shim.runtime import reaper_program
 from shim.runtime.context import Context
 from shim.runtime.steps import Step, step
 
@@ -33,6 +35,7 @@ class EnterEmptyRoot(Step):
             | mount.MOUNT_ATTR_NODEV
             | mount.MOUNT_ATTR_NOEXEC
         )
+        _keep_program(context)
         tree = mount.new_mount("tmpfs", "empty", ("size=0k", "mode=555"), attributes)
         mount.move_mount(tree, "", mount.AT_FDCWD, "/proc", mount.MOVE_MOUNT_F_EMPTY_PATH)
         os.fchdir(tree)
@@ -62,23 +65,33 @@ class ReapForEver(Step):
         """
         process.set_name("init")
         os.setsid()
-        stops = {signal.SIGCHLD}
-        signal.pthread_sigmask(signal.SIG_BLOCK, stops)
         capabilities.drop_bounding(0)
         os.setgroups(())
         process.set_no_new_privs()
         capabilities.set_process(0, 0, 0)
         gc.disable()
-        process.close_range(0)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        program = context.kept.pop("program", -1)
+        if program > 0:
+            process.close_range(0, program - 1)
+        process.close_range(program + 1)
         seccomp.load(bytes.fromhex(self.seccomp))
+        with contextlib.suppress(OSError):
+            os.execve(program, ["init"], {})  # noqa: S606  # that is the point
         while True:
-            signal.sigwait(stops)
-            _reap()
+            signal.pause()
 
 
-def _reap() -> None:
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
+def _keep_program(context: Context) -> None:
+    """Have the program in a memory file that nobody can read, so that execve keeps the process undumpable.
+
+    What is open for writing cannot be executed: it is opened again by its path, as long as there is a /proc.
+    """
+    image = reaper_program.for_machine(os.uname().machine)
+    if image is None:
         return
+    fd = os.memfd_create("init", os.MFD_CLOEXEC)
+    os.write(fd, image)
+    os.fchmod(fd, 0o111)
+    context.keep("program", os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_CLOEXEC))
+    os.close(fd)

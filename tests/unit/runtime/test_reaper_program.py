@@ -1,0 +1,40 @@
+import os
+import signal
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from shim.runtime import reaper_program
+
+
+def test_it_is_small_and_starts_where_its_code_is() -> None:
+    image = reaper_program.for_machine("x86_64")
+    assert image is not None
+    assert len(image) < 200
+    (entry,) = struct.unpack_from("<Q", image, 24)
+    (offset, address) = struct.unpack_from("<QQ", image, 64 + 8)
+    assert image[entry - address + offset] == 0xB8
+
+
+def test_a_machine_without_one_is_told_apart() -> None:
+    assert reaper_program.for_machine("sparc") is None
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="there is a program for x86_64 only")
+def test_it_sleeps_for_ever(tmp_path: Path) -> None:
+    image = reaper_program.for_machine("x86_64")
+    assert image is not None
+    path = tmp_path / "init"
+    path.write_bytes(image)
+    path.chmod(0o500)
+    pid = os.posix_spawn(path, ["init"], {})
+    try:
+        until = time.monotonic() + 10
+        while Path(f"/proc/{pid}/syscall").read_text().split()[0] != "34":  # pause
+            assert time.monotonic() < until
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
