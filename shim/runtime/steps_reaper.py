@@ -2,7 +2,7 @@
 
 Every container of the pod can look at it, so it has nothing to be taken: an empty read-only root, no
 descriptors, no capabilities, no names, a program of a few instructions, and a filter that leaves it the one
-system call of its loop. Where the node lets no program be executed from memory it stays the supervisor's fork.
+system call of its loop. Where the node lets no program be executed from memory it stays a fork.
 """
 
 from __future__ import annotations
