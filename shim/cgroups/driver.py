@@ -10,14 +10,16 @@ import errno
 import logging
 import os
 import posixpath
+from collections.abc import Sequence
 from typing import Final
 
 from shim.cgroups import killing, names, oom, plan, stats, tree
+from shim.cgroups.devices import DeviceGuard
 from shim.cgroups.hierarchy import Hierarchy
 from shim.errors import FailedPrecondition, InvalidArgument, KernelError
 from shim.kernel import cgroupfs
 from shim.model import ids
-from shim.model.cgroup import CgroupJoin, Place
+from shim.model.cgroup import CgroupJoin, DeviceRule, Place
 from shim.model.resources import Resources
 from shim.model.stats import CpuStats, MemoryStats
 
@@ -42,6 +44,7 @@ class CgroupfsDriver:
         if not hierarchy.unified:
             raise FailedPrecondition("no cgroup2 to track processes with: mount it, see the doctor")
         self._hierarchy = hierarchy
+        self._guard = DeviceGuard(hierarchy)
         self._own_parent = names.normal(own_parent)
 
     def parent(self, asked: str) -> str:
@@ -56,16 +59,23 @@ class CgroupfsDriver:
         """Return the cgroup of a container or pod init. Pure."""
         return names.of(parent, id_)
 
-    def create(self, path: str, resources: Resources) -> Place:
+    def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] = ()) -> Place:
         """Make a cgroup with its limits; what was made is removed again if a limit is refused.
+
+        Args:
+            path: of the cgroup.
+            resources: limits.
+            devices: what it may do with devices; without rules nothing.
 
         Raises:
             InvalidArgument: a limit makes no sense. KernelError: the kernel refuses.
+            FailedPrecondition: the node lacks what a limit needs.
         """
         path = _own(path)
         try:
             tree.make(self._hierarchy, path)
             self._apply(path, self._plan(resources, None))
+            self._guard.limit(path, devices)
         except BaseException:
             tree.remove(self._hierarchy, path)
             raise

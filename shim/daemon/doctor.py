@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shim.cgroups import devices
 from shim.daemon.config import Config
 from shim.network import survey
 from shim.network.survey import NOTHING, Survey
@@ -70,12 +71,20 @@ class Host:
     uid: int = 0
     kernel: str = ""
     netfilter: bool = True
+    device_programs: bool = True
     network: Survey = NOTHING
 
     @classmethod
     def here(cls) -> Host:
         """Return this machine."""
-        return cls(Path("/"), os.geteuid(), platform.release(), _has_netfilter(), survey.look())
+        return cls(
+            Path("/"),
+            os.geteuid(),
+            platform.release(),
+            _has_netfilter(),
+            devices.takes_programs(),
+            survey.look(),
+        )
 
     def read(self, path: str) -> str:
         """Return a file's text, empty if it cannot be read."""
@@ -221,6 +230,13 @@ def _cgroups(host: Host, config: Config) -> Iterator[Finding]:
     if not v2:
         yield Finding(
             Level.MISSING, "cgroups", "no cgroup2 to track processes with", "use a kernel with cgroup v2"
+        )
+    if "devices" not in v1 and not host.device_programs:
+        yield Finding(
+            Level.MISSING,
+            "devices",
+            "neither the devices controller of version 1 nor BPF programs: containers would be refused",
+            "use a kernel with CONFIG_CGROUP_BPF and CONFIG_BPF_SYSCALL, and run it with CAP_SYS_ADMIN",
         )
     yield from _driver(host, config)
 

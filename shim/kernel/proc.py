@@ -54,6 +54,15 @@ def boot_id() -> str:
         return file.read().strip()
 
 
+def in_user_namespace() -> bool:
+    """Tell whether this process is in a user namespace other than the first (user_namespaces(7))."""
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split() != ["0", "0", str(2**32 - 1)]
+    except FileNotFoundError:  # a kernel without user namespaces
+        return False
+
+
 def mountinfo(path: str = "/proc/self/mountinfo") -> list[MountInfo]:
     """Return the mounts of a mount namespace."""
     with open(path, errors="surrogateescape") as file:

@@ -3,6 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+ALL: Final = "a"
+ANY: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRule:
+    """What a cgroup's processes may do with some devices. Whatever no rule speaks of is denied.
+
+    Rules are an ordered list: the last one that speaks of all that is wanted of a device decides.
+
+    Attributes:
+        allow: or deny.
+        type: ``b`` (block), ``c`` (character), or ``a``: every device with every access, whatever the other
+            fields say.
+        major, minor: -1 stands for every number.
+        access: some of ``r``, ``w`` and ``m`` (mknod). A rule that allows must have all that is wanted; one
+            that denies, any of it.
+    """
+
+    allow: bool
+    type: str
+    major: int = ANY
+    minor: int = ANY
+    access: str = "rwm"
+
+
+ALLOW_ALL: Final = (DeviceRule(True, ALL),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from shim.images.progress import Report
-from shim.model.cgroup import Place
+from shim.model.cgroup import DeviceRule, Place
 from shim.model.container import ProcessRef
 from shim.model.image import Auth, Image
 from shim.model.mount import Rootfs
@@ -123,8 +123,8 @@ class Cgroups(Protocol):
     def path(self, parent: str, id_: str) -> str:
         """Return the cgroup of a container or pod init. Pure."""
 
-    def create(self, path: str, resources: Resources) -> Place:
-        """Make a cgroup with its limits."""
+    def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] = ()) -> Place:
+        """Make a cgroup with its limits; with devices it may do what the rules say, without rules nothing."""
 
     def update(self, path: str, resources: Resources) -> None:
         """Change the limits that ``resources`` gives."""

@@ -30,11 +30,16 @@ def find(devices: Iterable[Device], *, every: bool) -> tuple[DeviceNode, ...]:
     if every:
         found.update((node[0], node) for node in _below("/dev", "/dev"))
     for device in devices:
-        found.update((node[0], node) for node in _asked(device))
+        found.update((node[0], node) for node in asked(device))
     return tuple(node for path, node in found.items() if path not in _DEFAULT_PATHS)
 
 
-def _asked(device: Device) -> Iterator[DeviceNode]:
+def asked(device: Device) -> Iterator[DeviceNode]:
+    """Yield the nodes that one requested device stands for: itself, or all below a directory. Blocking.
+
+    Raises:
+        InvalidArgument: the path is no device, or is missing.
+    """
     try:
         status = os.stat(device.host_path)
     except OSError as error:

@@ -12,7 +12,7 @@ from shim.cgroups.driver import CgroupfsDriver
 from shim.errors import InvalidArgument, KernelError
 from shim.kernel import cgroupfs, proc
 from shim.model import ids
-from shim.model.cgroup import Place
+from shim.model.cgroup import ALLOW_ALL, Place
 from shim.model.resources import Resources
 
 pytestmark = pytest.mark.root
@@ -108,7 +108,8 @@ def test_an_exec_is_killed_without_its_container(driver: CgroupfsDriver) -> None
 
 def test_the_oom_killer_is_noticed(driver: CgroupfsDriver) -> None:
     path = driver.path(driver.parent(""), ids.new_id())
-    place = driver.create(path, Resources(memory_limit_bytes=16 * MIB, memory_swap_limit_bytes=16 * MIB))
+    limits = Resources(memory_limit_bytes=16 * MIB, memory_swap_limit_bytes=16 * MIB)
+    place = driver.create(path, limits, ALLOW_ALL)
     fds = driver.oom_watch(path)
     pid = spawn(place, "tail", "/dev/zero")
     os.waitpid(pid, 0)

@@ -7,9 +7,11 @@ import logging
 import os
 
 from shim.errors import FailedPrecondition, ShimError
+from shim.model.cgroup import Place
 from shim.model.container import ContainerStatus, ProcessRef
 from shim.model.lifecycle import next_container_state
 from shim.model.sandbox import SandboxState
+from shim.services import device_rules
 from shim.services.cgroup_removal import remove_cgroup
 from shim.services.exit_reasons import START_ERROR, START_ERROR_EXIT_CODE
 from shim.services.node import Node
@@ -66,10 +68,16 @@ async def _start(node: Node, sandbox: SandboxView, view: ContainerView) -> Proce
         undo.push("cgroup", lambda: remove_cgroup(node, cgroup))
         if view.spec.log_path:
             await node.pools.files.run(os.makedirs, os.path.dirname(view.spec.log_path), 0o755, exist_ok=True)
-        place = await node.pools.cgroups.run(node.cgroups.create, cgroup, view.status.resources)
+        place = await node.pools.cgroups.run(_make_cgroup, node, view)
         process = await node.launcher.container(sandbox.spec, view, place)
         undo.keep()
     return process
+
+
+def _make_cgroup(node: Node, view: ContainerView) -> Place:
+    """Blocking: it looks at the node's devices."""
+    devices = device_rules.of_container(view.spec.config)
+    return node.cgroups.create(view.spec.cgroup, view.status.resources, devices)
 
 
 def _failed(node: Node, status: ContainerStatus, message: str) -> ContainerStatus:

@@ -29,7 +29,8 @@ async def make(node: Node, spec: SandboxSpec) -> dict[str, int]:
     """
     fds = await node.launcher.namespaces(spec) if spec.pins.keys() - {"pid"} else {}
     if has_init(spec):
-        place = await node.pools.cgroups.run(node.cgroups.create, _cgroup(node, spec), Resources())
+        # No device at all: a container of the pod that has SYS_PTRACE could have the init open it.
+        place = await node.pools.cgroups.run(node.cgroups.create, _cgroup(node, spec), Resources(), ())
         await node.launcher.init(spec, place)
         node.inits.add(spec.id)
     return fds

@@ -37,7 +37,7 @@ from shim.model.security import (
     SandboxSecurity,
     User,
 )
-from shim.services import host_files
+from shim.services import device_rules, host_files
 from shim.services.launcher import Launcher
 from shim.services.node import Settings
 from shim.services.sandboxes import namespaces
@@ -161,7 +161,9 @@ class Bed:
     async def start(self, sandbox: SandboxSpec, spec: ContainerSpec) -> ContainerView:
         view = ContainerView(spec, ContainerStatus(resources=spec.config.resources))
         self.paths.append(spec.cgroup)
-        place = self.cgroups.create(spec.cgroup, spec.config.resources)
+        place = self.cgroups.create(
+            spec.cgroup, spec.config.resources, device_rules.of_container(spec.config)
+        )
         process = await self.launcher.container(sandbox, view, place)
         view = ContainerView(
             spec, dataclasses.replace(view.status, started_at_ns=time.time_ns(), process=process)

@@ -17,6 +17,7 @@ from shim.model.cgroup import CgroupJoin
 from shim.model.container import ContainerStatus, ProcessRef
 from shim.model.resources import Resources
 from shim.model.security import ContainerSecurity, NamespaceMode, NamespaceOptions, User
+from shim.services import device_rules
 from shim.services.views import ContainerView
 
 pytestmark = pytest.mark.root
@@ -163,7 +164,7 @@ async def test_a_unified_hierarchy_is_seen_from_the_containers_cgroup_down(bed: 
     sandbox = await bed.sandbox()
     spec = bed.spec(sandbox, "sleep", "1000")
     bed.paths.append(spec.cgroup)
-    place = bed.cgroups.create(spec.cgroup, Resources())
+    place = bed.cgroups.create(spec.cgroup, Resources(), device_rules.DEFAULT)
     place = dataclasses.replace(place, join=CgroupJoin((), place.join.v2_dir))
     process = await bed.launcher.container(sandbox, ContainerView(spec, ContainerStatus()), place)
     view = ContainerView(spec, ContainerStatus(process=process))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shim.errors import NotFound
-from shim.model.cgroup import CgroupJoin, Place
+from shim.model.cgroup import CgroupJoin, DeviceRule, Place
 from shim.model.container import ContainerConfig, ContainerMetadata, ExitRecord, ProcessRef
 from shim.model.image import Auth, Image, ImageConfig, ImageSpec, Platform
 from shim.model.mount import Rootfs
@@ -140,6 +140,7 @@ class FakeCgroups:
 
     def __init__(self) -> None:
         self.limits: dict[str, Resources] = {}
+        self.devices: dict[str, tuple[DeviceRule, ...]] = {}
         self.kill_hook: object = None
         self.world: World | None = None
 
@@ -149,8 +150,9 @@ class FakeCgroups:
     def path(self, parent: str, id_: str) -> str:
         return f"{parent}/{id_}"
 
-    def create(self, path: str, resources: Resources) -> Place:
+    def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] = ()) -> Place:
         self.limits[path] = resources
+        self.devices[path] = tuple(devices)
         return Place(path, CgroupJoin(), "")
 
     def update(self, path: str, resources: Resources) -> None:
