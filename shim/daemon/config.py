@@ -177,6 +177,20 @@ class ContainerDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class SeccompConfig:
+    """Filters of system calls."""
+
+    default: str = setting(
+        "unconfined",
+        "profile of containers whose request names none: unconfined or runtime_default",
+        _one_of("unconfined", "runtime_default"),
+    )
+    log_denials: bool = setting(
+        False, "have the kernel log each call that a profile does not allow (audit records of type 1326)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerConfig:
     """A runtime handler, as RuntimeClass names them."""
 
@@ -200,6 +214,7 @@ class Config:
     registry: RegistryConfig = RegistryConfig()
     image: ImageConfig = ImageConfig()
     container: ContainerDefaults = ContainerDefaults()
+    seccomp: SeccompConfig = SeccompConfig()
     handlers: Mapping[str, HandlerConfig] = field(default_factory=dict)
 
     @property

@@ -18,9 +18,11 @@ from shim.images import settings as image_settings
 from shim.images.store import ImageStore
 from shim.kernel import proc
 from shim.model.container import ExitRecord, ProcessRef
+from shim.model.security import ProfileType
 from shim.network.select import Mode, Networks
 from shim.network.settings import BridgeSettings, CniSettings
 from shim.services import exits
+from shim.services.confinement import seccomp
 from shim.services.launcher import Launcher
 from shim.services.node import HandlerFeatures, Node, Settings
 from shim.services.pools import Pools
@@ -47,6 +49,7 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
         sandboxes, containers = SandboxStore(layout), ContainerStore(layout)
         for set_aside in (*sandboxes.load_all(), *containers.load_all()):
             log.warning("a record cannot be read: %s", set_aside)
+        _forget_profiles(layout, containers)
         images = ImageStore(layout.images, _image_settings(config), layout.quarantine)
         await images.start()
         stack.push_async_callback(images.close)
@@ -83,6 +86,12 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
         yield node
 
 
+def _forget_profiles(layout: Layout, containers: ContainerStore) -> None:
+    """Remove the seccomp profiles that the last container made with them has left."""
+    kept = (spec.confinement for spec, _ in containers.list())
+    seccomp.forget(layout.profiles, {each.seccomp_digest for each in kept if each is not None})
+
+
 def _process_of(records: Records, container_id: str) -> ProcessRef | None:
     view = records.find_container(container_id)
     return None if view is None or view.status.finished_at_ns else view.status.process
@@ -109,6 +118,8 @@ def _settings(config: Config) -> Settings:
         default_handler=config.default_handler,
         log_line_bytes=config.container.log_line_bytes,
         exec_output_bytes=config.container.exec_output_bytes,
+        seccomp_default=ProfileType[config.seccomp.default.upper()],
+        seccomp_log=config.seccomp.log_denials,
     )
 
 

@@ -12,7 +12,7 @@ from shim.errors import KernelError, Unavailable
 from shim.kernel import libc
 
 _SET_MODE_FILTER: Final = 1
-_INSTRUCTION_BYTES: Final = 8
+INSTRUCTION_BYTES: Final = 8
 
 ACT_KILL_PROCESS: Final = 0x80000000
 ACT_KILL_THREAD: Final = 0x00000000
@@ -21,6 +21,13 @@ ACT_ERRNO: Final = 0x00050000
 ACT_TRACE: Final = 0x7FF00000
 ACT_LOG: Final = 0x7FFC0000
 ACT_ALLOW: Final = 0x7FFF0000
+ACTION_MASK: Final = 0xFFFF0000
+
+# Flags of seccomp(2): every action but ALLOW is logged; the speculation of stores is not held back.
+FLAG_LOG: Final = 1 << 1
+FLAG_SPEC_ALLOW: Final = 1 << 2
+
+MAX_INSTRUCTIONS: Final = 4096  # BPF_MAXINSNS of Linux
 
 # Name of an operator in a profile to libseccomp's enum scmp_compare.
 OPERATORS: Final[dict[str, int]] = {
@@ -33,7 +40,6 @@ OPERATORS: Final[dict[str, int]] = {
     "SCMP_CMP_MASKED_EQ": 7,
 }
 _NO_SUCH_SYSCALL: Final = -1
-_ATTRIBUTE_BAD_ARCH: Final = 2
 _ATTRIBUTE_NO_NEW_PRIVS: Final = 3
 _ATTRIBUTE_OPTIMIZE: Final = 8
 _BINARY_TREE: Final = 2
@@ -74,7 +80,7 @@ class Rule:
 
 def load(program: bytes, flags: int = 0) -> None:
     """Put this thread, and what it executes, under a BPF program. Runs in: init child, last before execve."""
-    fprog = _Fprog(len(program) // _INSTRUCTION_BYTES, program)
+    fprog = _Fprog(len(program) // INSTRUCTION_BYTES, program)
     libc.check(libc.syscall(libc.SYS_SECCOMP, _SET_MODE_FILTER, flags, ctypes.byref(fprog)), "seccomp")
 
 
@@ -108,6 +114,24 @@ def compile_rules(default_action: int, rules: Iterable[Rule], architectures: Ite
         return _export(lib, context)
     finally:
         lib.seccomp_release(ctypes.c_void_p(context))
+
+
+def numbers(names: Iterable[str], architecture: str) -> dict[str, int]:
+    """Return the numbers of system calls by name, negative where only other architectures have the call.
+
+    What libseccomp does not know at all is left out.
+
+    Args:
+        names: as the kernel's tables have them.
+        architecture: libseccomp's name of it.
+
+    Raises:
+        Unavailable: libseccomp is not installed.
+    """
+    lib = _library()
+    token = ctypes.c_uint32(lib.seccomp_arch_resolve_name(architecture.encode()))
+    found = {name: lib.seccomp_syscall_resolve_name_arch(token, name.encode()) for name in names}
+    return {name: number for name, number in found.items() if number != _NO_SUCH_SYSCALL}
 
 
 def _add(lib: ctypes.CDLL, context: int, rule: Rule) -> None:

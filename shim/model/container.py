@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from shim.model.image import ImageSpec
 from shim.model.mount import Rootfs, Volume
 from shim.model.resources import Resources
-from shim.model.security import ContainerSecurity, User
+from shim.model.security import Confinement, ContainerSecurity, User
 
 
 class ContainerState(enum.IntEnum):
@@ -81,6 +81,7 @@ class ContainerSpec:
         log_path: absolute, or empty where no log is wanted.
         cgroup: path below the root of each hierarchy, ``<cgroup_parent>/<id>``.
         stop_signal: signal number that StopContainer sends first.
+        confinement: seccomp and the like, in force; None in records from before it was kept.
         argv, cwd, env: in force, from the image and the request; env entries are ``KEY=value`` as bytes.
     """
 
@@ -98,6 +99,7 @@ class ContainerSpec:
     cwd: str
     env: tuple[bytes, ...] = field(repr=False)
     created_at_ns: int
+    confinement: Confinement | None = None
     version: int = 1
 
 

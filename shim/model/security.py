@@ -127,6 +127,18 @@ class ContainerSecurity:
 
 
 @dataclass(frozen=True, slots=True)
+class Confinement:
+    """What a container is confined by, resolved when it is made, so that a later exec gets the same.
+
+    Attributes:
+        seccomp: which profile; for LOCALHOST ``seccomp_digest`` names its text as it was then.
+    """
+
+    seccomp: ProfileType = ProfileType.UNCONFINED
+    seccomp_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """Who a process runs as, resolved: ids inside the container's user namespace."""
 

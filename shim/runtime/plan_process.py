@@ -42,5 +42,6 @@ def plan_program(spec: ContainerSpec, argv: tuple[str, ...], privileges: Privile
         privileges.ambient,
         privileges.no_new_privs,
         privileges.seccomp.hex(),
+        privileges.seccomp_flags,
     )
     return identity, Execute(argv, tuple(map(os.fsdecode, spec.env)))

@@ -38,6 +38,7 @@ class Privileges:
         ambient: those that a user other than root keeps.
         missing: names of capabilities that were asked for by name, but that the node cannot give.
         seccomp: BPF program; empty for none.
+        seccomp_flags: of seccomp(2).
     """
 
     capabilities: int
@@ -45,6 +46,7 @@ class Privileges:
     missing: tuple[str, ...] = ()
     no_new_privs: bool = False
     seccomp: bytes = field(default=b"", repr=False)
+    seccomp_flags: int = 0
 
 
 def plan_capabilities(security: ContainerSecurity, available: int) -> tuple[int, int, tuple[str, ...]]:

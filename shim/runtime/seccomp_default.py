@@ -7,7 +7,8 @@ containerd use (its documentation: docs.docker.com/engine/security/seccomp).
 
 clone3 answers ENOSYS without SYS_ADMIN: its flags lie in memory, where a filter cannot look, and programs
 fall back to clone, whose flags are checked. A socket of AF_VSOCK would reach the hypervisor past the network
-namespace.
+namespace, one of AF_ALG a large part of the kernel that few programs need. A 32-bit program that opens its
+sockets by socketcall passes by that check: the arguments lie in memory there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _FILES: Final = """
 _MEMORY: Final = """
     brk madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mlock mlock2
     mlockall mmap mmap2 mprotect mremap mseal msync munlock munlockall munmap pkey_alloc pkey_free
-    pkey_mprotect process_madvise process_mrelease remap_file_pages
+    pkey_mprotect process_mrelease remap_file_pages
 """
 _PROCESSES: Final = """
     alarm capget capset execve execveat exit exit_group fork futex futex_requeue futex_time64 futex_wait
@@ -45,9 +46,9 @@ _PROCESSES: Final = """
     sched_rr_get_interval_time64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield
     seccomp set_robust_list set_thread_area set_tid_address setfsgid setfsgid32 setfsuid setfsuid32 setgid
     setgid32 setgroups setgroups32 setpgid setpriority setregid setregid32 setresgid setresgid32 setresuid
-    setresuid32 setreuid setreuid32 setrlimit setsid setuid setuid32 sigaltstack signalfd signalfd4 sigpending
+    setresuid32 setreuid setreuid32 setrlimit setsid setuid setuid32 sigaltstack signalfd signalfd4
     sigprocmask sigreturn tgkill time times tkill ugetrlimit uname vfork wait4 waitid waitpid
-    lsm_get_self_attr lsm_list_modules uretprobe
+    lsm_get_self_attr lsm_list_modules riscv_hwprobe uretprobe
 """
 _WAITING_AND_TIME: Final = """
     adjtimex clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64
@@ -74,9 +75,9 @@ WITH_CAPABILITY: Final = {
     "DAC_READ_SEARCH": ("open_by_handle_at",),
     "SYS_ADMIN": (
         *("bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick"),
-        *("lookup_dcookie", "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open"),
+        *("lookup_dcookie", "lsm_set_self_attr", "mount", "mount_setattr", "move_mount", "open_tree"),
         *("quotactl", "quotactl_fd", "setdomainname", "sethostname", "setns", "syslog", "umount", "umount2"),
-        "unshare",
+        *("perf_event_open", "unshare"),
     ),
     "SYS_BOOT": ("reboot",),
     "SYS_CHROOT": ("chroot",),
@@ -92,8 +93,13 @@ WITH_CAPABILITY: Final = {
     "PERFMON": ("perf_event_open",),
 }
 
-ARCHITECTURES: Final = {"x86_64": ("x86", "x32"), "aarch64": ("arm",)}
-ON_MACHINE: Final = {
+# By the machine's name of uname(2): the architectures, as libseccomp names them, whose programs it also runs.
+ARCHITECTURES: Final[dict[str, tuple[str, ...]]] = {
+    "x86_64": ("x86", "x32"),
+    "aarch64": ("arm",),
+    "s390x": ("s390",),
+}
+ON_MACHINE: Final[dict[str, tuple[str, ...]]] = {
     "x86_64": ("arch_prctl", "modify_ldt"),
     "aarch64": (
         "arm_fadvise64_64",
@@ -103,7 +109,12 @@ ON_MACHINE: Final = {
         "cacheflush",
         "set_tls",
     ),
+    "ppc64le": ("swapcontext", "sync_file_range2"),
+    "s390x": ("s390_pci_mmio_read", "s390_pci_mmio_write", "s390_runtime_instr"),
+    "riscv64": ("riscv_flush_icache",),
 }
+# Which argument of clone holds the flags, where it is not the first.
+CLONE_FLAGS_ARGUMENT: Final = {"s390x": 1}
 
 # PER_LINUX, PER_LINUX32, UNAME26, PER_LINUX32 | UNAME26, and 0xffffffff, which asks.
 PERSONALITIES: Final = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
@@ -111,7 +122,10 @@ PERSONALITIES: Final = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
 # CLONE_NEW* of mount, cgroup, uts, ipc, user, pid and network namespaces.
 NAMESPACE_FLAGS: Final = 0x7E020000
 
+# Families of sockets that are not allowed, and the end of those that are (AF_MCTP, 45, is the newest).
+AF_ALG: Final = 38
 AF_VSOCK: Final = 40
+AF_END: Final = 48
 
 DEFAULT_ERRNO: Final = errno.EPERM
 CLONE3_ERRNO: Final = errno.ENOSYS

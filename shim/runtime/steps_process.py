@@ -125,6 +125,7 @@ class Identity(Step):
         capabilities: the bounding set, and what root has; bit N is capability N.
         ambient: what a user other than root keeps over execve.
         seccomp: hexadecimal BPF program; empty for none.
+        seccomp_flags: of seccomp(2).
     """
 
     uid: int
@@ -134,6 +135,7 @@ class Identity(Step):
     ambient: int
     no_new_privs: bool
     seccomp: str
+    seccomp_flags: int
     SAYS: ClassVar = "become the container's user"
 
     def execute(self, context: Context) -> None:
@@ -145,7 +147,7 @@ class Identity(Step):
         os.setresgid(self.gid, self.gid, self.gid)
         if self.seccomp and not self.no_new_privs:
             # Loading a filter needs CAP_SYS_ADMIN or no_new_privs, so it cannot wait for the end.
-            seccomp.load(bytes.fromhex(self.seccomp))
+            seccomp.load(bytes.fromhex(self.seccomp), self.seccomp_flags)
         os.setresuid(self.uid, self.uid, self.uid)
         process.set_keep_capabilities(False)
         ambient = self.ambient & allowed
@@ -156,7 +158,7 @@ class Identity(Step):
         if self.no_new_privs:
             process.set_no_new_privs()
             if self.seccomp:
-                seccomp.load(bytes.fromhex(self.seccomp))
+                seccomp.load(bytes.fromhex(self.seccomp), self.seccomp_flags)
 
 
 @step

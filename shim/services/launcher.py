@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from shim.errors import FailedPrecondition, InvalidArgument, NotFound
+from shim.errors import FailedPrecondition, NotFound
 from shim.kernel import capabilities
 from shim.model.cgroup import Place
 from shim.model.container import ContainerSpec, ProcessRef
 from shim.model.sandbox import SandboxSpec
-from shim.model.security import ContainerSecurity, NamespaceMode, ProfileType, SecurityProfile
+from shim.model.security import ContainerSecurity, NamespaceMode
 from shim.runtime import rlimits, seccomp_filter
 from shim.runtime.plan import Plan, encode_plan
 from shim.runtime.plan_container import ContainerPlan, pid_mode, plan_container
@@ -23,6 +23,8 @@ from shim.runtime.plan_process import Limits
 from shim.runtime.privileges import Privileges, plan_capabilities
 from shim.services import host_devices, host_files
 from shim.services.collaborators import Cgroups
+from shim.services.confinement import seccomp
+from shim.services.confinement.resolve import resolve
 from shim.services.node import Settings
 from shim.services.views import ContainerView
 from shim.store.layout import Layout
@@ -35,9 +37,6 @@ log = logging.getLogger(__name__)
 
 _HOST_SHM: Final = "/dev/shm"  # noqa: S108 - the node's own, for pods that share its ipc namespace
 _POD_FILES: Final = (host_files.HOSTS, host_files.HOSTNAME, host_files.RESOLV_CONF)
-# The form in which a profile was named before there was a type; kubelets still send both.
-_PATH_PREFIX: Final = "localhost/"
-_PATH_DEFAULTS: Final = ("runtime/default", "docker/default")
 
 
 class Launcher:
@@ -186,8 +185,10 @@ class Launcher:
     def _privileges(self, spec: ContainerSpec) -> Privileges:
         security = spec.config.security
         mask, ambient, missing = plan_capabilities(security, self._available)
-        program = b"" if security.privileged else _program(seccomp_profile(security), mask)
-        return Privileges(mask, ambient, missing, security.no_new_privs, program)
+        directory, log_denials = self._layout.profiles, self._settings.seccomp_log
+        confinement = spec.confinement or resolve(self._settings, directory, security)
+        program = seccomp.program(directory, confinement, mask, log=log_denials)
+        return Privileges(mask, ambient, missing, security.no_new_privs, program.code, program.flags)
 
     def _warn(self, what: str, child: Child) -> None:
         """Log what could not be had; a lack of the node as a warning the first time only."""
@@ -195,41 +196,3 @@ class Launcher:
             level = logging.DEBUG if text in self._told else logging.WARNING
             self._told.add(text)
             log.log(level, "%s: %s", what, text)
-
-
-def seccomp_profile(security: ContainerSecurity) -> SecurityProfile:
-    """Return the profile asked for, by type or by the older path; none means unconfined. Pure.
-
-    Raises:
-        InvalidArgument: the path has no form that is known.
-    """
-    path = security.seccomp_profile_path
-    if security.seccomp is not None:
-        return security.seccomp
-    if path in _PATH_DEFAULTS:
-        return SecurityProfile(ProfileType.RUNTIME_DEFAULT)
-    if path.startswith(_PATH_PREFIX):
-        return SecurityProfile(ProfileType.LOCALHOST, path.removeprefix(_PATH_PREFIX))
-    if path not in ("", "unconfined"):
-        raise InvalidArgument(
-            f"the seccomp profile {path!r} is not runtime/default, unconfined or localhost/…"
-        )
-    return SecurityProfile(ProfileType.UNCONFINED)
-
-
-def _program(profile: SecurityProfile, mask: int) -> bytes:
-    """Return the BPF program of a profile; empty for none. Blocking, for a short time, with a file."""
-    match profile.profile_type:
-        case ProfileType.UNCONFINED:
-            return b""
-        case ProfileType.RUNTIME_DEFAULT:
-            return seccomp_filter.runtime_default(mask)
-    path = profile.localhost_ref
-    if not os.path.isabs(path):
-        raise InvalidArgument(f"the seccomp profile {path!r} of the node is not an absolute path")
-    try:
-        with open(path, "rb") as file:
-            text = file.read()
-    except OSError as error:
-        raise InvalidArgument(f"cannot read the seccomp profile {path!r}: {error.strerror}") from None
-    return seccomp_filter.from_json(text, mask)

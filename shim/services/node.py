@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from shim.errors import InvalidArgument
 from shim.model.container import ProcessRef
+from shim.model.security import ProfileType
 from shim.services import processes
 from shim.services.background import Background
 from shim.services.collaborators import Cgroups, Images, Launcher, Networks, Supervisor
@@ -50,6 +51,8 @@ class Settings:
         exec_output_bytes: how much output of one ExecSync is kept, both streams together.
         exec_drain_s: how long output is awaited after the end of an exec whose children keep the pipe.
         nofile_soft, nofile_hard: limits of open files in a container.
+        seccomp_default: the profile of containers whose request says nothing.
+        seccomp_log: whether the kernel logs each call that a profile does not allow.
     """
 
     hostname: str
@@ -63,6 +66,8 @@ class Settings:
     exec_drain_s: float = 0.2
     nofile_soft: int = 1024
     nofile_hard: int = 524288
+    seccomp_default: ProfileType = ProfileType.UNCONFINED
+    seccomp_log: bool = False
 
     def check_handler(self, name: str) -> None:
         """Check that there is a runtime handler of this name; the empty name is the default one.

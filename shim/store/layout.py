@@ -4,6 +4,7 @@
   lock                          held by the one daemon
   sandboxes/<id>/               spec.json status.json hostname hosts resolv.conf
   containers/<id>/              spec.json status.json
+  profiles/<sha256>             seccomp profiles of the node, as containers were made with them
   images/                       see shim.images
   network/                      see shim.network
   quarantine/                   records that could not be read
@@ -46,6 +47,11 @@ class Layout:
     def containers(self) -> str:
         """Records of containers, a directory for each."""
         return os.path.join(self.root, "containers")
+
+    @property
+    def profiles(self) -> str:
+        """Seccomp profiles by the digest of their text."""
+        return os.path.join(self.root, "profiles")
 
     @property
     def images(self) -> str:

@@ -13,6 +13,7 @@ from shim.model.image import Image
 from shim.model.mount import Rootfs
 from shim.model.sandbox import SandboxConfig, SandboxState
 from shim.services import host_files
+from shim.services.confinement.resolve import resolve
 from shim.services.containers import identity, process, signals
 from shim.services.node import Node
 from shim.services.undo import Undo
@@ -102,6 +103,7 @@ def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: I
         cwd=process.resolve_cwd(config, image.config),
         env=process.add_home(env, home),
         created_at_ns=node.now_ns(),
+        confinement=resolve(node.settings, node.layout.profiles, config.security),
     )
 
 

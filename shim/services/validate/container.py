@@ -9,7 +9,8 @@ from shim.errors import InvalidArgument, Unimplemented
 from shim.kernel import capabilities
 from shim.model.container import ContainerConfig, Device
 from shim.model.mount import Propagation, Volume
-from shim.model.security import ContainerSecurity
+from shim.model.security import ContainerSecurity, ProfileType
+from shim.services.confinement import seccomp
 from shim.services.validate import values
 
 MAX_ID: Final = 2**32 - 2  # (uid_t) -1 means "leave as it is" to the kernel
@@ -124,6 +125,7 @@ def _security(security: ContainerSecurity) -> None:
     for name in (*asked.add, *asked.drop, *asked.add_ambient):
         if name.upper() != "ALL":
             capabilities.parse(name)
+    seccomp.asked(security, ProfileType.UNCONFINED)
     for path in (*security.masked_paths, *security.readonly_paths):
         values.text("masked and read-only paths", path)
         if not path.startswith("/"):

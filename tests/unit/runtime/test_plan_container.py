@@ -58,7 +58,7 @@ def test_a_plan_survives_its_way_to_the_child(container: Any) -> None:
 
 def test_the_process_is_the_specs(container: Any) -> None:
     plan = plan_container(container(resources=Resources(oom_score_adj=-998)))
-    assert of(plan, Identity) == [Identity(1000, 1001, (1001, 5), 0b11, 0, False, "")]
+    assert of(plan, Identity) == [Identity(1000, 1001, (1001, 5), 0b11, 0, False, "", 0)]
     assert of(plan, Execute) == [Execute(("program", "argument"), ("PATH=/bin", "RAW=\udcff"))]
     assert of(plan, Streams) == [Streams(1000, 1001)]
     assert [(step.oom_score_adj, step.keyring) for step in of(plan, Defaults)] == [(-998, "c")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from shim.model.security import (
 )
 from shim.runtime.plan import decode_plan
 from shim.runtime.steps_process import Identity
-from shim.services import launcher
+from shim.services.confinement.resolve import resolve
 from shim.services.launcher import Launcher
 from shim.services.node import Settings
 from shim.services.views import ContainerView
@@ -71,11 +72,11 @@ def supervisor() -> Supervisor:
 
 
 @pytest.fixture
-def made(supervisor: Supervisor) -> Launcher:
+def made(supervisor: Supervisor, tmp_path: Path) -> Launcher:
     known = {"other": ProcessRef(7, 8, "boot"), "old": ProcessRef(7, 8, "earlier boot")}
     return Launcher(
         cast("Any", supervisor),
-        Layout("/root", "/state"),
+        Layout(str(tmp_path / "root"), "/state"),
         Settings("node", log_line_bytes=100),
         cast("Any", Cgroups()),
         "boot",
@@ -188,23 +189,6 @@ async def test_the_same_warning_is_one_only_once(
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.DEBUG]
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected"),
-    [
-        ({}, SecurityProfile(ProfileType.UNCONFINED)),
-        ({"seccomp_profile_path": "unconfined"}, SecurityProfile(ProfileType.UNCONFINED)),
-        ({"seccomp_profile_path": "runtime/default"}, SecurityProfile(ProfileType.RUNTIME_DEFAULT)),
-        ({"seccomp_profile_path": "localhost//p.json"}, SecurityProfile(ProfileType.LOCALHOST, "/p.json")),
-        (
-            {"seccomp": SecurityProfile(ProfileType.UNCONFINED), "seccomp_profile_path": "runtime/default"},
-            SecurityProfile(ProfileType.UNCONFINED),
-        ),
-    ],
-)
-def test_which_profile_is_asked_for(asked: Any, expected: SecurityProfile) -> None:
-    assert launcher.seccomp_profile(ContainerSecurity(**asked)) == expected
-
-
 async def identity(made: Launcher, supervisor: Supervisor, asked: ContainerSecurity) -> Identity:
     await made.container(sandbox_of(**PINS), view_of(security=asked), PLACE)
     plan = decode_plan(supervisor.requests[-1].plan)
@@ -217,13 +201,6 @@ async def test_a_privileged_container_has_no_filter(made: Launcher, supervisor: 
     assert not (await identity(made, supervisor, security(seccomp=profile, privileged=True))).seccomp
 
 
-@pytest.mark.parametrize("reference", ["relative.json", "/nonexistent.json", "/"])
-async def test_a_profile_that_cannot_be_read_is_an_error(made: Launcher, reference: str) -> None:
-    asked = security(seccomp=SecurityProfile(ProfileType.LOCALHOST, reference))
-    with pytest.raises(InvalidArgument, match="seccomp profile"):
-        await made.container(sandbox_of(**PINS), view_of(security=asked), PLACE)
-
-
 async def test_a_profile_of_the_node_is_read(made: Launcher, supervisor: Supervisor, tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     path.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
@@ -231,12 +208,22 @@ async def test_a_profile_of_the_node_is_read(made: Launcher, supervisor: Supervi
     assert (await identity(made, supervisor, asked)).seccomp
 
 
+async def test_what_was_resolved_when_it_was_made_counts(
+    made: Launcher, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    asked = security(seccomp=SecurityProfile(ProfileType.LOCALHOST, os.fspath(path)))
+    view = view_of(security=asked)
+    confinement = resolve(Settings("node"), str(tmp_path / "root/profiles"), asked)
+    view = ContainerView(dataclasses.replace(view.spec, confinement=confinement), view.status)
+    path.unlink()
+    await made.container(sandbox_of(**PINS), view, PLACE)
+    plan = decode_plan(supervisor.requests[-1].plan)
+    assert next(step for step in plan.stage2 if isinstance(step, Identity)).seccomp
+
+
 async def test_an_unknown_capability_is_an_error(made: Launcher) -> None:
     asked = security(capabilities=Capabilities(add=("FLY",)))
     with pytest.raises(InvalidArgument, match="FLY"):
         await made.container(sandbox_of(**PINS), view_of(security=asked), PLACE)
-
-
-def test_an_unknown_form_of_a_profile_is_an_error() -> None:
-    with pytest.raises(InvalidArgument, match="secret/profile"):
-        launcher.seccomp_profile(ContainerSecurity(seccomp_profile_path="secret/profile"))

@@ -1,0 +1,1 @@
+"""What a container is confined by besides namespaces and cgroups: seccomp, AppArmor, SELinux."""
