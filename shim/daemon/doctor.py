@@ -20,6 +20,7 @@ from shim.cgroups import devices
 from shim.daemon.config import Config
 from shim.network import survey
 from shim.network.survey import NOTHING, Survey
+from shim.services.confinement import apparmor
 
 OLDEST_KERNEL: Final = (5, 15)
 ENOUGH_FILES: Final = 65536
@@ -174,6 +175,31 @@ def _libraries(host: Host, _config: Config) -> Iterator[Finding]:
 _LIBRARY_PLACES: Final = ("lib", "lib64", "lib/*-linux-gnu", "usr/lib", "usr/lib64", "usr/lib/*-linux-gnu")
 
 
+def _apparmor(host: Host, _config: Config) -> Iterator[Finding]:
+    found = apparmor.look(str(host.root))
+    if not found.enabled:
+        yield Finding(Level.OK, "AppArmor", "not in this kernel, or switched off")
+    elif apparmor.DEFAULT in found.loaded:
+        yield Finding(Level.OK, "AppArmor", f"profile {apparmor.DEFAULT} is loaded")
+    elif apparmor.parser(str(host.root)) is None:
+        yield Finding(
+            Level.WARNING,
+            "AppArmor",
+            "on, but there is no apparmor_parser: containers that ask for no profile run without one,"
+            " those that ask for RuntimeDefault are refused",
+            "install it: Debian's package apparmor",
+        )
+    elif not found.loaded:
+        yield Finding(
+            Level.WARNING,
+            "AppArmor",
+            "on, but its list of profiles cannot be read",
+            "mount securityfs: mount -t securityfs none /sys/kernel/security",
+        )
+    else:
+        yield Finding(Level.OK, "AppArmor", "on; the daemon loads its profile when it starts")
+
+
 def _file_systems(host: Host, config: Config) -> Iterator[Finding]:
     known = host.read("/proc/filesystems").split()
     if "overlay" in known:
@@ -322,6 +348,7 @@ CHECKS: Final[tuple[Callable[[Host, Config], Iterator[Finding]], ...]] = (
     _user,
     _kernel,
     _libraries,
+    _apparmor,
     _file_systems,
     _cgroups,
     _network,

@@ -132,10 +132,12 @@ class Confinement:
 
     Attributes:
         seccomp: which profile; for LOCALHOST ``seccomp_digest`` names its text as it was then.
+        apparmor: name of the profile; empty for none.
     """
 
     seccomp: ProfileType = ProfileType.UNCONFINED
     seccomp_digest: str = ""
+    apparmor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

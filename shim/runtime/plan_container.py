@@ -19,7 +19,7 @@ from shim.model.sandbox import SandboxSpec
 from shim.model.security import NamespaceMode
 from shim.runtime import default_files as defaults
 from shim.runtime.plan import Plan
-from shim.runtime.plan_process import Limits, plan_program, plan_surroundings
+from shim.runtime.plan_process import Limits, plan_label_files, plan_program, plan_surroundings
 from shim.runtime.privileges import Privileges
 from shim.runtime.steps import Step
 from shim.runtime.steps_mounts import (
@@ -79,7 +79,9 @@ def plan_container(c: ContainerPlan) -> Plan:
     replaced = frozenset(_normal(volume.container_path) for volume in volumes)
     early = [(f"volume {n}", v) for n, v in enumerate(volumes) if not _is_late(v.container_path)]
     late = [(f"volume {n}", v) for n, v in enumerate(volumes) if _is_late(v.container_path)]
+    keep_proc, open_labels = plan_label_files(c.privileges)
     stage1: list[Step] = [
+        *keep_proc,
         OpenCgroups(c.place.join.v1_tasks, c.place.join.v2_dir),
         *_open_volumes(enumerate(volumes)),
         *_namespaces(c),
@@ -92,6 +94,7 @@ def plan_container(c: ContainerPlan) -> Plan:
         stage1.append(OpenTerminal(c.spec.user.uid, 0, 0))
     stage1.append(PivotRoot())
     stage2: list[Step] = [
+        *open_labels,
         *_late_mounts(c, replaced),
         *(AttachVolume(name, volume.container_path) for name, volume in late),
         *_protection(c),

@@ -7,7 +7,7 @@ from typing import Final
 from shim.model.cgroup import CgroupJoin
 from shim.model.container import ContainerSpec, ProcessRef
 from shim.runtime.plan import Plan
-from shim.runtime.plan_process import Limits, plan_program, plan_surroundings
+from shim.runtime.plan_process import Limits, plan_label_files, plan_program, plan_surroundings
 from shim.runtime.privileges import Privileges
 from shim.runtime.steps_namespaces import EnterV1Cgroups, JoinProcess, OpenCgroups
 from shim.runtime.steps_process import Streams
@@ -35,11 +35,14 @@ def plan_exec(
         limits: as the container's.
     """
     kinds = _KINDS if join.v1_tasks else (*_KINDS, "cgroup")
+    keep_proc, open_labels = plan_label_files(privileges)
     stage1 = (
+        *keep_proc,
         OpenCgroups(join.v1_tasks, join.v2_dir),
         JoinProcess(process.pid, process.start_time, kinds),
     )
     stage2 = (
+        *open_labels,
         *plan_surroundings(spec, limits),
         Streams(spec.user.uid, spec.user.gid),
         EnterV1Cgroups(len(join.v1_tasks)),

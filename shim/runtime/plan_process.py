@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from shim.model.container import ContainerSpec
 from shim.runtime.privileges import Privileges
 from shim.runtime.steps import Step
+from shim.runtime.steps_labels import KeepProc, OpenLabels, WriteLabels
 from shim.runtime.steps_process import Defaults, EnterDirectory, Execute, Identity
 
 
@@ -32,7 +33,7 @@ def plan_surroundings(spec: ContainerSpec, limits: Limits) -> tuple[Step, ...]:
 
 
 def plan_program(spec: ContainerSpec, argv: tuple[str, ...], privileges: Privileges) -> tuple[Step, ...]:
-    """Return the last two steps: become the user, become the program."""
+    """Return the last steps: labels, become the user, become the program."""
     user = spec.user
     identity = Identity(
         user.uid,
@@ -44,4 +45,12 @@ def plan_program(spec: ContainerSpec, argv: tuple[str, ...], privileges: Privile
         privileges.seccomp.hex(),
         privileges.seccomp_flags,
     )
-    return identity, Execute(argv, tuple(map(os.fsdecode, spec.env)))
+    labels = tuple(label.text for label in privileges.labels)
+    program = Execute(argv, tuple(map(os.fsdecode, spec.env)))
+    return (*((WriteLabels(labels),) if labels else ()), identity, program)
+
+
+def plan_label_files(privileges: Privileges) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Return what both stages do before all else for labels: nothing where there are none."""
+    candidates = tuple(label.candidates for label in privileges.labels)
+    return ((KeepProc(),), (OpenLabels(candidates),)) if candidates else ((), ())

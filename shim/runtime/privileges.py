@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shim.kernel import capabilities
-from shim.model.security import ContainerSecurity
+from shim.model.security import Confinement, ContainerSecurity
 
 # What root in a container may do if nothing is said: as containerd and docker have it.
 DEFAULT: Final = (
@@ -30,6 +30,14 @@ _ALL: Final = "ALL"
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """What is written to a security attribute of a process: to the first of ``candidates`` that exists."""
+
+    candidates: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Privileges:
     """What a process may do.
 
@@ -39,6 +47,7 @@ class Privileges:
         missing: names of capabilities that were asked for by name, but that the node cannot give.
         seccomp: BPF program; empty for none.
         seccomp_flags: of seccomp(2).
+        labels: what security modules are told at execve.
     """
 
     capabilities: int
@@ -47,6 +56,7 @@ class Privileges:
     no_new_privs: bool = False
     seccomp: bytes = field(default=b"", repr=False)
     seccomp_flags: int = 0
+    labels: tuple[Label, ...] = ()
 
 
 def plan_capabilities(security: ContainerSecurity, available: int) -> tuple[int, int, tuple[str, ...]]:
@@ -76,6 +86,14 @@ def plan_capabilities(security: ContainerSecurity, available: int) -> tuple[int,
     lacking = wanted & ~available & ~_mask(DEFAULT)
     missing = tuple(name for number, name in enumerate(capabilities.NAMES) if lacking >> number & 1)
     return wanted & available, ambient & wanted & available, missing
+
+
+def plan_labels(confinement: Confinement) -> tuple[Label, ...]:
+    """Return what the security modules are told."""
+    if not confinement.apparmor:
+        return ()
+    # Where several modules are stacked, each has attributes of its own; attr/exec is the first one's.
+    return (Label(("attr/apparmor/exec", "attr/exec"), f"exec {confinement.apparmor}"),)
 
 
 def _has_all(names: Iterable[str]) -> bool:

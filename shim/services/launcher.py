@@ -20,7 +20,7 @@ from shim.runtime.plan_exec import plan_exec
 from shim.runtime.plan_init import plan_init
 from shim.runtime.plan_namespaces import plan_namespaces
 from shim.runtime.plan_process import Limits
-from shim.runtime.privileges import Privileges, plan_capabilities
+from shim.runtime.privileges import Privileges, plan_capabilities, plan_labels
 from shim.services import host_devices, host_files
 from shim.services.collaborators import Cgroups
 from shim.services.confinement import seccomp
@@ -188,7 +188,8 @@ class Launcher:
         directory, log_denials = self._layout.profiles, self._settings.seccomp_log
         confinement = spec.confinement or resolve(self._settings, directory, security)
         program = seccomp.program(directory, confinement, mask, log=log_denials)
-        return Privileges(mask, ambient, missing, security.no_new_privs, program.code, program.flags)
+        labels = plan_labels(confinement)
+        return Privileges(mask, ambient, missing, security.no_new_privs, program.code, program.flags, labels)
 
     def _warn(self, what: str, child: Child) -> None:
         """Log what could not be had; a lack of the node as a warning the first time only."""

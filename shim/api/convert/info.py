@@ -19,7 +19,7 @@ from shim.api.convert.sandbox import encode_sandbox_config
 from shim.model.image import Image
 from shim.model.mount import Propagation, Volume
 from shim.model.resources import Resources
-from shim.model.security import NamespaceMode
+from shim.model.security import Confinement, NamespaceMode
 from shim.services.views import ContainerView, SandboxDetails, SandboxView
 
 OCI_VERSION: Final = "1.2.0"
@@ -108,6 +108,7 @@ def container_info(view: ContainerView, sandbox: SandboxView | None) -> dict[str
 def _runtime_spec(view: ContainerView, sandbox: SandboxView | None) -> dict[str, Any]:
     spec, config = view.spec, view.spec.config
     security = config.security
+    confinement = spec.confinement or Confinement()
     return {
         "ociVersion": OCI_VERSION,
         "process": {
@@ -122,6 +123,7 @@ def _runtime_spec(view: ContainerView, sandbox: SandboxView | None) -> dict[str,
             "cwd": spec.cwd,
             "noNewPrivileges": security.no_new_privs,
             "oomScoreAdj": config.resources.oom_score_adj,
+            "apparmorProfile": confinement.apparmor,
         },
         "root": {"path": spec.rootfs.upper, "readonly": security.readonly_rootfs},
         "hostname": sandbox.spec.config.hostname if sandbox else "",
@@ -131,6 +133,7 @@ def _runtime_spec(view: ContainerView, sandbox: SandboxView | None) -> dict[str,
             "cgroupsPath": spec.cgroup,
             "resources": _resources(view.status.resources),
             "namespaces": _namespaces(view, sandbox),
+            "seccomp": {"profile": confinement.seccomp.name, "sha256": confinement.seccomp_digest},
             "maskedPaths": list(security.masked_paths),
             "readonlyPaths": list(security.readonly_paths),
             "devices": [{"path": device.container_path} for device in config.devices],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shim.kernel import capabilities
 from shim.model.security import Confinement, ContainerSecurity, ProfileType
 from shim.runtime.privileges import plan_capabilities
-from shim.services.confinement import seccomp
+from shim.services.confinement import apparmor, seccomp
 from shim.services.node import Settings
 
 
@@ -24,7 +24,9 @@ def resolve(settings: Settings, profiles: str, security: ContainerSecurity) -> C
     asked = seccomp.asked(security, settings.seccomp_default)
     localhost = asked.profile_type is ProfileType.LOCALHOST
     confinement = Confinement(
-        asked.profile_type, seccomp.keep(profiles, asked.localhost_ref) if localhost else ""
+        seccomp=asked.profile_type,
+        seccomp_digest=seccomp.keep(profiles, asked.localhost_ref) if localhost else "",
+        apparmor=apparmor.plan(security, apparmor.look()),
     )
     mask, _, _ = plan_capabilities(security, capabilities.bounding_set())
     seccomp.program(profiles, confinement, mask)

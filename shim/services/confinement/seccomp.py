@@ -20,11 +20,8 @@ from shim.kernel import files, seccomp
 from shim.model.security import Confinement, ContainerSecurity, ProfileType, SecurityProfile
 from shim.runtime import seccomp_filter
 from shim.runtime.seccomp_filter import Program
+from shim.services.confinement import references
 
-# The forms in which a profile was named before there was a type; kubelets still send both.
-PREFIX: Final = "localhost/"
-DEFAULTS: Final = ("runtime/default", "docker/default")
-UNCONFINED: Final = "unconfined"
 _MAX_BYTES: Final = 1 << 20
 
 
@@ -40,46 +37,18 @@ def asked(security: ContainerSecurity, default: ProfileType) -> SecurityProfile:
     """
     if security.privileged:
         return SecurityProfile(ProfileType.UNCONFINED)
-    profile = security.seccomp or by_path("seccomp_profile_path", security.seccomp_profile_path)
-    profile = check("seccomp", profile or SecurityProfile(default))
+    if security.seccomp is None:
+        profile = references.by_path("seccomp_profile_path", security.seccomp_profile_path)
+    else:
+        profile = references.check("seccomp", security.seccomp)
+    if profile is None:
+        return SecurityProfile(default)
     path = profile.localhost_ref
     if profile.profile_type is ProfileType.LOCALHOST and (
         not posixpath.isabs(path) or ".." in path.split("/") or "\0" in path
     ):
         raise InvalidArgument(f"the seccomp profile {path!r} is not an absolute path without '..'")
     return profile
-
-
-def by_path(field: str, path: str) -> SecurityProfile | None:
-    """Return the profile of the older form; None for an empty one. Pure.
-
-    Raises:
-        InvalidArgument: the path has no form that is known; names ``field``.
-    """
-    if not path:
-        return None
-    if path in DEFAULTS:
-        return SecurityProfile(ProfileType.RUNTIME_DEFAULT)
-    if path == UNCONFINED:
-        return SecurityProfile(ProfileType.UNCONFINED)
-    if not path.startswith(PREFIX):
-        raise InvalidArgument(f"{field} {path!r} is not runtime/default, unconfined or localhost/...")
-    return SecurityProfile(ProfileType.LOCALHOST, path)
-
-
-def check(field: str, profile: SecurityProfile) -> SecurityProfile:
-    """Return a profile whose reference has no prefix. Pure.
-
-    Raises:
-        InvalidArgument: a reference is missing, or is where there can be none; names ``field``.
-    """
-    reference = profile.localhost_ref.removeprefix(PREFIX)
-    if profile.profile_type is ProfileType.LOCALHOST:
-        if not reference:
-            raise InvalidArgument(f"{field} is of type Localhost without a localhost_ref")
-    elif reference:
-        raise InvalidArgument(f"{field} has localhost_ref {reference!r}, but is not of type Localhost")
-    return SecurityProfile(profile.profile_type, reference)
 
 
 def keep(directory: str, path: str) -> str:

@@ -10,7 +10,7 @@ from shim.kernel import capabilities
 from shim.model.container import ContainerConfig, Device
 from shim.model.mount import Propagation, Volume
 from shim.model.security import ContainerSecurity, ProfileType
-from shim.services.confinement import seccomp
+from shim.services.confinement import apparmor, seccomp
 from shim.services.validate import values
 
 MAX_ID: Final = 2**32 - 2  # (uid_t) -1 means "leave as it is" to the kernel
@@ -126,6 +126,7 @@ def _security(security: ContainerSecurity) -> None:
         if name.upper() != "ALL":
             capabilities.parse(name)
     seccomp.asked(security, ProfileType.UNCONFINED)
+    apparmor.asked(security)
     for path in (*security.masked_paths, *security.readonly_paths):
         values.text("masked and read-only paths", path)
         if not path.startswith("/"):

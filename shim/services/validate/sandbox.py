@@ -9,7 +9,8 @@ from typing import Final
 from shim.errors import InvalidArgument
 from shim.model.network import PortMapping
 from shim.model.sandbox import SandboxConfig
-from shim.model.security import NamespaceMode
+from shim.model.security import NamespaceMode, SandboxSecurity
+from shim.services.confinement import references
 from shim.services.validate import values
 
 MAX_HOSTNAME: Final = 64  # HOST_NAME_MAX of Linux
@@ -46,6 +47,7 @@ def check(config: SandboxConfig) -> None:
     if config.resources is not None:
         values.resources("resources", config.resources)
     _namespaces(config)
+    _profiles(config.security)
 
 
 def _dns(config: SandboxConfig) -> None:
@@ -66,6 +68,14 @@ def _port(mapping: PortMapping) -> None:
             ipaddress.ip_address(mapping.host_ip)
         except ValueError:
             raise InvalidArgument(f"host_ip {mapping.host_ip!r} is not an IP address") from None
+
+
+def _profiles(security: SandboxSecurity) -> None:
+    """Check the form only: there is no process of the sandbox's own that they could confine."""
+    references.by_path("seccomp_profile_path", security.seccomp_profile_path)
+    for field, profile in (("seccomp", security.seccomp), ("apparmor", security.apparmor)):
+        if profile is not None:
+            references.check(field, profile)
 
 
 def _namespaces(config: SandboxConfig) -> None:

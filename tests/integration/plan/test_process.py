@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
 import pytest
 
-from shim.errors import ExecFailed
+from shim.errors import ExecFailed, FailedPrecondition, KernelError
 from shim.kernel import capabilities
+from shim.model.mount import Volume
 from shim.model.security import (
     Capabilities,
+    Confinement,
     ContainerSecurity,
     ProfileType,
     SecurityProfile,
@@ -155,6 +158,18 @@ async def test_a_privileged_container_has_no_filter(bed: Any) -> None:
         ]
         == "0"
     )
+
+
+async def test_a_label_that_the_kernel_does_not_take_stops_the_start(bed: Any) -> None:
+    """Written through the node's /proc, whatever the container has at its own."""
+    sandbox = await bed.sandbox()
+    (bed.directory / "attr").mkdir()
+    for volumes in ((), (Volume("/proc/self/attr", str(bed.directory / "attr")),)):
+        spec = bed.spec(sandbox, "true", volumes=volumes)
+        spec = dataclasses.replace(spec, confinement=Confinement(apparmor="no-such-profile"))
+        with pytest.raises((FailedPrecondition, KernelError), match="exec no-such-profile"):
+            await bed.start(sandbox, spec)
+    assert os.listdir(bed.directory / "attr") == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from shim.daemon.config import CgroupConfig, Config, NetworkConfig
 from shim.daemon.doctor import NAMESPACES, Finding, Host, Level, examine
 from shim.network.survey import Link, Survey
+from shim.services.confinement import apparmor
 
 GOOD = {
     "proc/self/status": "CapEff:\t000001ffffffffff\n",
@@ -43,6 +44,7 @@ def test_nothing_is_missing_on_a_good_host(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "fields", "subject", "word"),
     [
+        ({apparmor.ENABLED: "Y\n"}, {}, "AppArmor", "apparmor_parser"),
         ({}, {"uid": 1000}, "user", "uid 1000"),
         ({"proc/self/status": "CapEff:\t0000000001000000\n"}, {}, "capabilities", "CAP_SYS_ADMIN"),
         ({"proc/self/status": "CapEff:\t000001fffeffffff\n"}, {}, "capabilities", "CAP_SYS_RESOURCE"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, TypeVar
 
 import pytest
@@ -15,7 +16,9 @@ from shim.model.security import ContainerSecurity, NamespaceMode, NamespaceOptio
 from shim.runtime import default_files
 from shim.runtime.plan import Plan, decode_plan, encode_plan
 from shim.runtime.plan_container import plan_container, plan_volumes
+from shim.runtime.privileges import Label, Privileges
 from shim.runtime.steps import Step
+from shim.runtime.steps_labels import KeepProc, OpenLabels, WriteLabels
 from shim.runtime.steps_mounts import MakeDevices, MountNew, OpenTerminal, ProtectPaths, RootReadonly
 from shim.runtime.steps_namespaces import JoinNamespaces, JoinProcess, Unshare
 from shim.runtime.steps_process import Defaults, Execute, Identity, Streams
@@ -203,3 +206,16 @@ def test_volumes_are_opened_as_asked(container: Any) -> None:
 def test_another_file_system_at_proc_is_refused(container: Any) -> None:
     with pytest.raises(InvalidArgument, match="proc"):
         plan_container(container(volumes=(Volume("/proc/", "/host"),)))
+
+
+def test_labels_are_opened_first_and_written_before_privileges_go(container: Any) -> None:
+    label = Label(("attr/apparmor/exec", "attr/exec"), "exec mine")
+    c = dataclasses.replace(container(), privileges=Privileges(0, labels=(label,)))
+    plan = plan_container(c)
+    assert plan.stage1[0] == KeepProc()
+    assert plan.stage2[0] == OpenLabels((label.candidates,))
+    assert plan.stage2[-3] == WriteLabels(("exec mine",))
+    assert names(plan.stage2)[-2:] == ["Identity", "Execute"]
+    assert not {"KeepProc", "OpenLabels", "WriteLabels"} & {
+        *names(plan_container(container()).stage1 + plan_container(container()).stage2)
+    }

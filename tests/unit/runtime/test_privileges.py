@@ -6,8 +6,8 @@ import pytest
 
 from shim.errors import InvalidArgument
 from shim.kernel import capabilities
-from shim.model.security import Capabilities, ContainerSecurity
-from shim.runtime.privileges import DEFAULT, plan_capabilities
+from shim.model.security import Capabilities, Confinement, ContainerSecurity
+from shim.runtime.privileges import DEFAULT, plan_capabilities, plan_labels
 
 ALL = (1 << len(capabilities.NAMES)) - 1
 
@@ -57,3 +57,9 @@ def test_what_the_node_lacks_is_named_only_if_it_was_asked_for() -> None:
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(InvalidArgument, match="FLY"):
         planned(add=("FLY",))
+
+
+def test_apparmor_has_attributes_of_its_own_where_modules_are_stacked() -> None:
+    assert plan_labels(Confinement()) == ()
+    (label,) = plan_labels(Confinement(apparmor="mine"))
+    assert (label.candidates, label.text) == (("attr/apparmor/exec", "attr/exec"), "exec mine")
