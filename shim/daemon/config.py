@@ -191,6 +191,17 @@ class SeccompConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SelinuxConfig:
+    """Labels of SELinux."""
+
+    enabled: str = setting(
+        "auto",
+        "auto (where the kernel has it and the policy has labels for containers), on or off",
+        _one_of("auto", "on", "off"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerConfig:
     """A runtime handler, as RuntimeClass names them."""
 
@@ -215,6 +226,7 @@ class Config:
     image: ImageConfig = ImageConfig()
     container: ContainerDefaults = ContainerDefaults()
     seccomp: SeccompConfig = SeccompConfig()
+    selinux: SelinuxConfig = SelinuxConfig()
     handlers: Mapping[str, HandlerConfig] = field(default_factory=dict)
 
     @property

@@ -22,7 +22,7 @@ from shim.model.security import ProfileType
 from shim.network.select import Mode, Networks
 from shim.network.settings import BridgeSettings, CniSettings
 from shim.services import exits
-from shim.services.confinement import apparmor, seccomp
+from shim.services.confinement import apparmor, seccomp, selinux
 from shim.services.launcher import Launcher
 from shim.services.node import HandlerFeatures, Node, Settings
 from shim.services.pools import Pools
@@ -65,6 +65,7 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
             supervisor, layout, settings, cgroups, boot_id, functools.partial(_process_of, records)
         )
         await pools.plans.run(launcher.prepare)
+        await pools.plans.run(selinux.policy, config.selinux.enabled)
         await pools.plans.run(apparmor.load_default, layout.state)
         node = Node(
             settings=settings,
@@ -120,6 +121,7 @@ def _settings(config: Config) -> Settings:
         log_line_bytes=config.container.log_line_bytes,
         exec_output_bytes=config.container.exec_output_bytes,
         seccomp_default=ProfileType[config.seccomp.default.upper()],
+        selinux=config.selinux.enabled,
         seccomp_log=config.seccomp.log_denials,
     )
 

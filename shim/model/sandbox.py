@@ -66,6 +66,7 @@ class SandboxSpec:
         network: who gives it an address: ``builtin``, ``cni``, or ``host``.
         pins: namespace kind (``net``, ``ipc``, ``uts``, ``pid``, ``user``) to the path of its bind mount; a
             namespace shared with the node has none.
+        process_label, mount_label: of SELinux, for containers that ask for none; empty where it is off.
     """
 
     id: str
@@ -76,6 +77,8 @@ class SandboxSpec:
     cgroup_parent: str
     network: str
     pins: Mapping[str, str] = field(default_factory=dict)
+    process_label: str = ""
+    mount_label: str = ""
     version: int = 1
 
 

@@ -133,11 +133,14 @@ class Confinement:
     Attributes:
         seccomp: which profile; for LOCALHOST ``seccomp_digest`` names its text as it was then.
         apparmor: name of the profile; empty for none.
+        process_label, mount_label: of SELinux; empty where it is off.
     """
 
     seccomp: ProfileType = ProfileType.UNCONFINED
     seccomp_digest: str = ""
     apparmor: str = ""
+    process_label: str = ""
+    mount_label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from shim.model.sandbox import SandboxSpec
 from shim.model.security import NamespaceMode
 from shim.runtime import default_files as defaults
 from shim.runtime.plan import Plan
+from shim.runtime.plan_mount_label import label_mounts
 from shim.runtime.plan_process import Limits, plan_label_files, plan_program, plan_surroundings
 from shim.runtime.privileges import Privileges
 from shim.runtime.steps import Step
@@ -54,6 +55,7 @@ class ContainerPlan:
         pod_files: container path to the host path of a file of the pod (hosts, hostname, resolv.conf).
         shm: host directory that is the pod's /dev/shm.
         devices: tuples as of MakeDevices, besides the default ones.
+        mount_label: of SELinux; empty for none.
         target: the process whose PID namespace is joined (mode TARGET).
     """
 
@@ -66,6 +68,7 @@ class ContainerPlan:
     shm: str
     devices: tuple[defaults.DeviceNode, ...] = ()
     target: ProcessRef | None = None
+    mount_label: str = ""
 
 
 def plan_container(c: ContainerPlan) -> Plan:
@@ -92,7 +95,7 @@ def plan_container(c: ContainerPlan) -> Plan:
     ]
     if c.spec.config.tty:
         stage1.append(OpenTerminal(c.spec.user.uid, 0, 0))
-    stage1.append(PivotRoot())
+    stage1 = [*label_mounts(stage1, c.mount_label), PivotRoot()]
     stage2: list[Step] = [
         *open_labels,
         *_late_mounts(c, replaced),

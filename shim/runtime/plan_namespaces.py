@@ -58,7 +58,7 @@ def plan_namespaces(spec: SandboxSpec, hostname: str, shm: str) -> Plan:
     steps += [WriteSysctl(name, value) for name, value in plan_sysctls(spec).items()]
     steps += [PinNamespace(kind, spec.pins[kind]) for kind in kinds]
     if "ipc" in kinds:
-        steps.append(MountShm(shm, SHM_BYTES))
+        steps.append(MountShm(shm, SHM_BYTES, spec.mount_label))
     return Plan("namespaces", tuple(steps))
 
 

@@ -90,10 +90,13 @@ def plan_capabilities(security: ContainerSecurity, available: int) -> tuple[int,
 
 def plan_labels(confinement: Confinement) -> tuple[Label, ...]:
     """Return what the security modules are told."""
-    if not confinement.apparmor:
-        return ()
-    # Where several modules are stacked, each has attributes of its own; attr/exec is the first one's.
-    return (Label(("attr/apparmor/exec", "attr/exec"), f"exec {confinement.apparmor}"),)
+    labels = []
+    if confinement.apparmor:
+        # Where several modules are stacked, it has attributes of its own; attr/exec is the first one's.
+        labels.append(Label(("attr/apparmor/exec", "attr/exec"), f"exec {confinement.apparmor}"))
+    if confinement.process_label:
+        labels.append(Label(("attr/exec",), confinement.process_label))
+    return tuple(labels)
 
 
 def _has_all(names: Iterable[str]) -> bool:

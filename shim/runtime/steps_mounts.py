@@ -41,11 +41,16 @@ class DetachFromHost(Step):
 @step
 @dataclass(frozen=True, slots=True)
 class MountOverlay(Step):
-    """Mount the layers, and hold their root; nothing leaves this mount namespace."""
+    """Mount the layers, and hold their root; nothing leaves this mount namespace.
+
+    Attributes:
+        options: more of the file system, ``key=value``.
+    """
 
     lowers: tuple[str, ...]
     upper: str
     work: str
+    options: tuple[str, ...] = ()
     SAYS: ClassVar = "mount the image's layers"
 
     def execute(self, context: Context) -> None:
@@ -67,6 +72,7 @@ class MountOverlay(Step):
             *(f"lowerdir+={path}" for path in self.lowers),
             f"upperdir={self.upper}",
             f"workdir={self.work}",
+            *self.options,
         )
         return mount.new_mount("overlay", "overlay", options)
 
@@ -75,9 +81,9 @@ class MountOverlay(Step):
         base = os.path.commonpath([os.path.dirname(path) for path in self.lowers])
         os.chdir(base)
         names = ":".join(os.path.relpath(path, base) for path in self.lowers)
-        mount.mount(
-            "overlay", self.upper, "overlay", 0, f"lowerdir={names},upperdir={self.upper},workdir={self.work}"
-        )
+        data = [f"lowerdir={names}", f"upperdir={self.upper}", f"workdir={self.work}"]
+        data += [f'{key}="{value}"' for key, _, value in (each.partition("=") for each in self.options)]
+        mount.mount("overlay", self.upper, "overlay", 0, ",".join(data))
 
 
 @step

@@ -245,9 +245,11 @@ class MountShm(Step):
 
     path: str
     size_bytes: int
+    label: str = ""
     SAYS: ClassVar = "mount the pod's shared memory"
 
     def execute(self, context: Context) -> None:
         """Mount it."""
         flags = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-        mount.mount("shm", self.path, "tmpfs", flags, f"mode=1777,size={self.size_bytes}")
+        label = f',context="{self.label}"' if self.label else ""
+        mount.mount("shm", self.path, "tmpfs", flags, f"mode=1777,size={self.size_bytes}{label}")

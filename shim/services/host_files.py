@@ -34,15 +34,24 @@ def pod_hostname(config: SandboxConfig, node_hostname: str) -> str:
     return config.hostname or node_hostname
 
 
-def write(config: SandboxConfig, hostname: str, directory: str) -> None:
+def write(config: SandboxConfig, hostname: str, directory: str, label: str = "") -> None:
     """Write the three files into ``directory``; without a DNS configuration the node's resolv.conf is copied.
 
     Blocking. They need not survive a crash: a sandbox that is being made is thrown away then.
+
+    Args:
+        config: of the sandbox.
+        hostname: what containers see.
+        directory: of the sandbox.
+        label: of SELinux; empty for none.
     """
     resolv_conf = format_resolv_conf(config.dns) if config.dns is not None else b""
     _write(directory, HOSTS, _read("/etc/hosts") or _DEFAULT_HOSTS)
     _write(directory, HOSTNAME, hostname.encode() + b"\n")
     _write(directory, RESOLV_CONF, resolv_conf or _read("/etc/resolv.conf"))
+    if label:
+        for name in (HOSTS, HOSTNAME, RESOLV_CONF):
+            files.set_xattr(os.path.join(directory, name), "security.selinux", label.encode() + b"\0")
 
 
 def _write(directory: str, name: str, data: bytes) -> None:

@@ -12,7 +12,7 @@ from shim.kernel import capabilities
 from shim.model.cgroup import Place
 from shim.model.container import ContainerSpec, ProcessRef
 from shim.model.sandbox import SandboxSpec
-from shim.model.security import ContainerSecurity, NamespaceMode
+from shim.model.security import Confinement, ContainerSecurity, NamespaceMode
 from shim.runtime import rlimits, seccomp_filter
 from shim.runtime.plan import Plan, encode_plan
 from shim.runtime.plan_container import ContainerPlan, pid_mode, plan_container
@@ -24,7 +24,7 @@ from shim.runtime.privileges import Privileges, plan_capabilities, plan_labels
 from shim.services import host_devices, host_files
 from shim.services.collaborators import Cgroups
 from shim.services.confinement import seccomp
-from shim.services.confinement.resolve import resolve
+from shim.services.confinement.resolve import profiles_of
 from shim.services.node import Settings
 from shim.services.views import ContainerView
 from shim.store.layout import Layout
@@ -170,6 +170,7 @@ class Launcher:
             shm=self._layout.shm(sandbox.id) if "ipc" in sandbox.pins else _HOST_SHM,
             devices=host_devices.find(spec.config.devices, every=security.privileged),
             target=self._target(spec, sandbox),
+            mount_label=self._confinement(spec).mount_label,
         )
 
     def _target(self, spec: ContainerSpec, sandbox: SandboxSpec) -> ProcessRef | None:
@@ -186,10 +187,15 @@ class Launcher:
         security = spec.config.security
         mask, ambient, missing = plan_capabilities(security, self._available)
         directory, log_denials = self._layout.profiles, self._settings.seccomp_log
-        confinement = spec.confinement or resolve(self._settings, directory, security)
+        confinement = self._confinement(spec)
         program = seccomp.program(directory, confinement, mask, log=log_denials)
         labels = plan_labels(confinement)
         return Privileges(mask, ambient, missing, security.no_new_privs, program.code, program.flags, labels)
+
+    def _confinement(self, spec: ContainerSpec) -> Confinement:
+        if spec.confinement is not None:
+            return spec.confinement
+        return profiles_of(self._settings, self._layout.profiles, spec.config.security)
 
     def _warn(self, what: str, child: Child) -> None:
         """Log what could not be had; a lack of the node as a warning the first time only."""

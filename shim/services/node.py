@@ -52,6 +52,7 @@ class Settings:
         exec_drain_s: how long output is awaited after the end of an exec whose children keep the pipe.
         nofile_soft, nofile_hard: limits of open files in a container.
         seccomp_default: the profile of containers whose request says nothing.
+        selinux: ``auto``, ``on`` or ``off`` (``confinement.selinux.policy``).
         seccomp_log: whether the kernel logs each call that a profile does not allow.
     """
 
@@ -68,6 +69,7 @@ class Settings:
     nofile_hard: int = 524288
     seccomp_default: ProfileType = ProfileType.UNCONFINED
     seccomp_log: bool = False
+    selinux: str = "auto"
 
     def check_handler(self, name: str) -> None:
         """Check that there is a runtime handler of this name; the empty name is the default one.

@@ -103,7 +103,7 @@ def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: I
         cwd=process.resolve_cwd(config, image.config),
         env=process.add_home(env, home),
         created_at_ns=node.now_ns(),
-        confinement=resolve(node.settings, node.layout.profiles, config.security),
+        confinement=resolve(node.settings, node.layout.profiles, config, sandbox.spec),
     )
 
 

@@ -14,6 +14,7 @@ from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec, Sand
 from shim.model.security import NamespaceMode
 from shim.network.plugin import SetupRequest
 from shim.services import host_files
+from shim.services.confinement.resolve import labels_of_sandbox
 from shim.services.node import Node
 from shim.services.sandboxes import namespace_process, namespaces, teardown
 from shim.services.sandboxes.teardown import HOST_NETWORK
@@ -77,7 +78,9 @@ def _collect(there: SandboxView, config: SandboxConfig, handler: str) -> str:
 
 
 async def _make(node: Node, config: SandboxConfig, handler: str) -> str:
-    spec = plan_spec(node, config, handler)
+    used = [view.spec.mount_label for view in node.records.sandboxes()]
+    labels = await node.pools.plans.run(labels_of_sandbox, node.settings, config.security, used)
+    spec = plan_spec(node, config, handler, labels)
     id_ = spec.id
     node.making.add(id_)
     try:
@@ -95,7 +98,9 @@ async def _make(node: Node, config: SandboxConfig, handler: str) -> str:
     return id_
 
 
-def plan_spec(node: Node, config: SandboxConfig, handler: str) -> SandboxSpec:
+def plan_spec(
+    node: Node, config: SandboxConfig, handler: str, labels: tuple[str, str] = ("", "")
+) -> SandboxSpec:
     """Return what is going to be made: all names are known before the first thing exists."""
     id_ = ids.new_id()
     host_network = config.security.namespaces.network is NamespaceMode.NODE
@@ -108,6 +113,8 @@ def plan_spec(node: Node, config: SandboxConfig, handler: str) -> SandboxSpec:
         cgroup_parent=node.cgroups.parent(config.cgroup_parent),
         network=HOST_NETWORK if host_network else node.networks.kind(),
         pins=namespaces.plan_pins(node.layout, node.settings.netns_dir, id_, config.security.namespaces),
+        process_label=labels[0],
+        mount_label=labels[1],
     )
 
 
@@ -128,7 +135,9 @@ def _make_files(node: Node, spec: SandboxSpec) -> None:
     """Make what others are going to open or mount on. Blocking."""
     layout, config = node.layout, spec.config
     directory = layout.sandbox(spec.id)
-    host_files.write(config, host_files.pod_hostname(config, node.settings.hostname), directory)
+    host_files.write(
+        config, host_files.pod_hostname(config, node.settings.hostname), directory, spec.mount_label
+    )
     if config.log_directory:
         os.makedirs(config.log_directory, 0o755, exist_ok=True)
     namespaces.make_places(layout, spec)

@@ -10,7 +10,7 @@ from shim.kernel import capabilities
 from shim.model.container import ContainerConfig, Device
 from shim.model.mount import Propagation, Volume
 from shim.model.security import ContainerSecurity, ProfileType
-from shim.services.confinement import apparmor, seccomp
+from shim.services.confinement import apparmor, seccomp, selinux
 from shim.services.validate import values
 
 MAX_ID: Final = 2**32 - 2  # (uid_t) -1 means "leave as it is" to the kernel
@@ -127,6 +127,7 @@ def _security(security: ContainerSecurity) -> None:
             capabilities.parse(name)
     seccomp.asked(security, ProfileType.UNCONFINED)
     apparmor.asked(security)
+    selinux.check(security.selinux)
     for path in (*security.masked_paths, *security.readonly_paths):
         values.text("masked and read-only paths", path)
         if not path.startswith("/"):

@@ -10,7 +10,7 @@ from shim.errors import InvalidArgument
 from shim.model.network import PortMapping
 from shim.model.sandbox import SandboxConfig
 from shim.model.security import NamespaceMode, SandboxSecurity
-from shim.services.confinement import references
+from shim.services.confinement import references, selinux
 from shim.services.validate import values
 
 MAX_HOSTNAME: Final = 64  # HOST_NAME_MAX of Linux
@@ -76,6 +76,7 @@ def _profiles(security: SandboxSecurity) -> None:
     for field, profile in (("seccomp", security.seccomp), ("apparmor", security.apparmor)):
         if profile is not None:
             references.check(field, profile)
+    selinux.check(security.selinux)
 
 
 def _namespaces(config: SandboxConfig) -> None:

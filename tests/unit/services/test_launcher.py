@@ -34,7 +34,7 @@ from shim.model.security import (
 )
 from shim.runtime.plan import decode_plan
 from shim.runtime.steps_process import Identity
-from shim.services.confinement.resolve import resolve
+from shim.services.confinement.resolve import profiles_of
 from shim.services.launcher import Launcher
 from shim.services.node import Settings
 from shim.services.views import ContainerView
@@ -215,7 +215,7 @@ async def test_what_was_resolved_when_it_was_made_counts(
     path.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
     asked = security(seccomp=SecurityProfile(ProfileType.LOCALHOST, os.fspath(path)))
     view = view_of(security=asked)
-    confinement = resolve(Settings("node"), str(tmp_path / "root/profiles"), asked)
+    confinement = profiles_of(Settings("node"), str(tmp_path / "root/profiles"), asked)
     view = ContainerView(dataclasses.replace(view.spec, confinement=confinement), view.status)
     path.unlink()
     await made.container(sandbox_of(**PINS), view, PLACE)

@@ -1,0 +1,26 @@
+"""Mounts of a container with the label of a security module (SELinux). Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Final
+
+from shim.runtime.steps import Step
+from shim.runtime.steps_mounts import MountNew, MountOverlay
+
+# What else is mounted has labels by the policy: proc, sysfs, cgroups, message queues.
+_LABELLED: Final = ("tmpfs", "devpts")
+
+
+def label_mounts(steps: Iterable[Step], label: str) -> list[Step]:
+    """Return steps that give the image's layers and memory file systems a label; empty changes none."""
+    return [_labelled(step, f"context={label}") for step in steps] if label else list(steps)
+
+
+def _labelled(step: Step, option: str) -> Step:
+    if isinstance(step, MountOverlay):
+        return dataclasses.replace(step, options=(*step.options, option))
+    if isinstance(step, MountNew) and step.fstype in _LABELLED:
+        return dataclasses.replace(step, options=(*step.options, option))
+    return step
