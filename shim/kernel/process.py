@@ -20,6 +20,8 @@ CLONE_INTO_CGROUP: Final = 0x200000000
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_KEEPCAPS: Final = 8
 _PR_SET_NAME: Final = 15
+_PR_GET_SECUREBITS: Final = 27
+_PR_SET_SECUREBITS: Final = 28
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SIGACTION_BYTES: Final = 32
@@ -151,6 +153,17 @@ def set_dumpable(dumpable: bool) -> None:
 def set_no_new_privs() -> None:
     """Gain no privileges by execve from now on."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def reset_securebits() -> None:
+    """Treat root as it is by default (capabilities(7)); whoever started the daemon may have set it otherwise.
+
+    Raises:
+        KernelError: they are locked.
+    """
+    zero = ctypes.c_ulong(0)
+    if libc.libc.prctl(_PR_GET_SECUREBITS, zero, zero, zero, zero):
+        _prctl(_PR_SET_SECUREBITS, 0)
 
 
 def reset_signal(number: int) -> None:

@@ -73,6 +73,10 @@ class Defaults(Step):
                 context.warn(f"limit {number} is {ceiling} instead of {hard}: CAP_SYS_RESOURCE is missing")
         self._oom_score(context)
         try:
+            process.reset_securebits()
+        except KernelError as error:
+            context.warn(f"the securebits that the daemon was started with stay: {error}")
+        try:
             process.new_session_keyring(self.keyring)
         except KernelError as error:
             if error.errno != errno.ENOSYS:
@@ -80,11 +84,16 @@ class Defaults(Step):
 
     def _oom_score(self, context: Context) -> None:
         wanted = b"%d" % self.oom_score_adj
-        fd = -1
+        fd, is_ = -1, b"0"
         try:
             fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
-            if os.read(fd, 16).strip() != wanted:
+            is_ = os.read(fd, 16).strip()
+            if is_ != wanted:
                 os.pwrite(fd, wanted, 0)
+        except PermissionError:
+            context.warn(
+                f"oom_score_adj is {int(is_)} instead of {self.oom_score_adj}: CAP_SYS_RESOURCE is missing"
+            )
         except OSError as error:
             context.warn(f"oom_score_adj stays as it is instead of {self.oom_score_adj}: {error.strerror}")
         finally:

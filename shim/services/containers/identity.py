@@ -14,6 +14,8 @@ from shim.errors import InvalidArgument
 from shim.model.security import ContainerSecurity, SupplementalGroupsPolicy, User
 
 MAX_ID: Final = 2**32 - 2  # (uid_t) -1 means "leave as it is" to the kernel
+_MAX_DIGITS: Final = 10
+_SHOWN: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +70,18 @@ def _find_account(text: str, accounts: list[_Account]) -> _Account:
         if account.name == text or (number is not None and account.uid == number):
             return account
     if number is None:
-        raise InvalidArgument(f"the image's /etc/passwd has no user {text!r}")
-    return _Account("", _checked(number), 0, "")
+        raise InvalidArgument(f"the image's /etc/passwd has no user {text[:_SHOWN]!r}")
+    return _Account("", _checked(text, number), 0, "")
 
 
 def _find_gid(text: str, group: bytes) -> int:
     number = _number(text)
     if number is not None:
-        return _checked(number)
+        return _checked(text, number)
     for name, gid, _ in _groups(group):
         if name == text:
             return gid
-    raise InvalidArgument(f"the image's /etc/group has no group {text!r}")
+    raise InvalidArgument(f"the image's /etc/group has no group {text[:_SHOWN]!r}")
 
 
 def _accounts(passwd: bytes) -> Iterator[_Account]:
@@ -101,7 +103,11 @@ def _lines(data: bytes) -> Iterator[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() else None
+    """Return the number that a text is, or one that no id can be, or None for what is no number."""
+    if not text.isascii() or not text.isdecimal():
+        return None
+    digits = text.lstrip("0") or "0"
+    return int(digits) if len(digits) <= _MAX_DIGITS else MAX_ID + 1
 
 
 def _id(text: str) -> int | None:
@@ -109,7 +115,8 @@ def _id(text: str) -> int | None:
     return number if number is not None and number <= MAX_ID else None
 
 
-def _checked(number: int) -> int:
+def _checked(text: str, number: int) -> int:
+    """Return an id; one that is out of range would come to mean another (CVE-2024-40635)."""
     if number > MAX_ID:
-        raise InvalidArgument(f"{number} is not a user or group id")
+        raise InvalidArgument(f"{text[:_SHOWN]} is not a user or group id: {MAX_ID} is the highest")
     return number

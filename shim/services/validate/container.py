@@ -14,6 +14,7 @@ from shim.services.confinement import apparmor, seccomp, selinux
 from shim.services.validate import values
 
 MAX_ID: Final = 2**32 - 2  # (uid_t) -1 means "leave as it is" to the kernel
+MAX_GROUPS: Final = 65536  # NGROUPS_MAX of Linux
 MAX_ARGUMENT_BYTES: Final = 128 * 1024  # MAX_ARG_STRLEN of Linux: one argument or variable
 MAX_ARGUMENTS_BYTES: Final = 2 * 1024 * 1024  # what execve takes in all under the default stack limit
 
@@ -118,7 +119,13 @@ def _security(security: ContainerSecurity) -> None:
     for id_ in ids:
         if id_ is not None and not 0 <= id_ <= MAX_ID:
             raise InvalidArgument(f"{id_} is not a user or group id")
+    if len(security.supplemental_groups) > MAX_GROUPS:
+        raise InvalidArgument(
+            f"supplemental_groups has {len(security.supplemental_groups)} groups; at most {MAX_GROUPS}"
+        )
     values.name("run_as_username", security.run_as_username, required=False)
+    if security.run_as_user is not None and security.run_as_username:
+        raise InvalidArgument("run_as_user and run_as_username are both given: only one of them counts")
     if security.run_as_group is not None and security.run_as_user is None and not security.run_as_username:
         raise InvalidArgument("run_as_group is given without run_as_user or run_as_username")
     asked = security.capabilities

@@ -48,8 +48,8 @@ APPLETS = (
 )
 
 
-def make_image(target: Path) -> None:
-    """Write a docker archive of busybox."""
+def make_image(target: Path, reference: str = IMAGE, **more: object) -> None:
+    """Write a docker archive of busybox; ``more`` goes into its configuration."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, data, mode in (
@@ -71,15 +71,15 @@ def make_image(target: Path) -> None:
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]} | more,
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
     }
     text = json.dumps(config).encode()
-    name = hashlib.sha256(text).hexdigest()
-    manifest = [{"Config": f"{name}.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
+    digest = hashlib.sha256(text).hexdigest()
+    manifest = [{"Config": f"{digest}.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
     with tarfile.open(target, "w") as tar:
         for path, data in (
-            (f"{name}.json", text),
+            (f"{digest}.json", text),
             ("layer.tar", layer),
             ("manifest.json", json.dumps(manifest).encode()),
         ):

@@ -30,3 +30,9 @@ def test_limits_stay_below_the_ceiling() -> None:
 def test_every_planned_limit_has_a_ceiling() -> None:
     planned = rlimits.plan_rlimits(1, 2)
     assert {number for number, _, _ in planned} == rlimits.ceilings().keys()
+
+
+def test_nothing_but_pending_signals_is_inherited() -> None:
+    """Their number follows from the machine's memory, and every process begins with it."""
+    numbers = {number for number, _, _ in rlimits.plan_rlimits(1, 2)}
+    assert set(range(16)) - numbers == {11}
