@@ -17,6 +17,16 @@ from shim.runtime.context import Context
 from shim.runtime.steps import Step, step
 
 _DOTS_AND_SLASHES: Final = str.maketrans("./", "/.")
+_SYSCTL_ERRORS: Final = {
+    errno.ENOENT: "there is none",
+    errno.EISDIR: "it is a group of them",
+    errno.ENOTDIR: "there is none",
+    errno.EINVAL: "it does not take this value",
+    errno.ERANGE: "it does not take this value",
+    errno.EACCES: "it belongs to the node, or cannot be changed",
+    errno.EPERM: "it belongs to the node, or cannot be changed",
+    errno.EOPNOTSUPP: "it cannot be changed",
+}
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
@@ -179,8 +189,8 @@ class WriteSysctl(Step):
             finally:
                 os.close(fd)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINVAL):
-                reason = "there is none" if error.errno == errno.ENOENT else "it does not take this value"
+            reason = _SYSCTL_ERRORS.get(error.errno or 0)
+            if reason is not None:
                 raise InvalidArgument(f"sysctl {self.name} cannot be {self.value!r}: {reason}") from None
             raise KernelError("write", error.errno or 0, path) from None
 

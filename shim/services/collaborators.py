@@ -44,6 +44,9 @@ class Launcher(Protocol):
     async def namespaces(self, spec: SandboxSpec) -> dict[str, int]:
         """Make and pin the namespaces of a pod; return sockets opened inside, by name, to be closed."""
 
+    async def interface_sysctls(self, spec: SandboxSpec) -> None:
+        """Set the sysctls of the pod's interfaces, which are there by now."""
+
     async def init(self, spec: SandboxSpec, place: Place) -> None:
         """Start the first process of a pod's PID namespace, and pin that."""
 

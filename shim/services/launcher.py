@@ -20,6 +20,7 @@ from shim.runtime.plan_exec import plan_exec
 from shim.runtime.plan_init import plan_init
 from shim.runtime.plan_namespaces import plan_namespaces
 from shim.runtime.plan_process import Limits
+from shim.runtime.plan_sysctls import plan_interface_sysctls
 from shim.runtime.privileges import Privileges, plan_capabilities, plan_labels
 from shim.services import host_devices, host_files
 from shim.services.collaborators import Cgroups
@@ -96,6 +97,16 @@ class Launcher:
         child = await self._client.fork(ForkRequest(spec.id, protocol.NAMESPACES, encode_plan(plan)))
         self._warn(f"sandbox {spec.id}", child)
         return dict(child.fds)
+
+    async def interface_sysctls(self, spec: SandboxSpec) -> None:
+        """Set the sysctls of the pod's interfaces, which are there by now.
+
+        Raises:
+            InvalidArgument: one cannot be set; the text names it.
+        """
+        plan = plan_interface_sysctls(spec)
+        if plan is not None:
+            await self._client.fork(ForkRequest(spec.id, protocol.NAMESPACES, encode_plan(plan)))
 
     async def init(self, spec: SandboxSpec, place: Place) -> None:
         """Start the first process of a pod's PID namespace, and pin that."""

@@ -125,7 +125,9 @@ async def _build(node: Node, spec: SandboxSpec) -> NetworkResult | None:
     try:
         if spec.network == HOST_NETWORK:
             return None
-        return await node.networks.get(spec.network).setup(_network_request(spec, fds.get("netlink")))
+        network = await node.networks.get(spec.network).setup(_network_request(spec, fds.get("netlink")))
+        await node.launcher.interface_sysctls(spec)
+        return network
     finally:
         for fd in fds.values():
             os.close(fd)

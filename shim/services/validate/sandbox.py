@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-import re
+from collections.abc import Iterator
 from typing import Final
 
 from shim.errors import InvalidArgument
 from shim.model.network import PortMapping
 from shim.model.sandbox import SandboxConfig
-from shim.model.security import NamespaceMode, SandboxSecurity
+from shim.model.security import NamespaceMode, NamespaceOptions, SandboxSecurity
+from shim.runtime import plan_sysctls
 from shim.services.confinement import references, selinux
 from shim.services.validate import values
 
 MAX_HOSTNAME: Final = 64  # HOST_NAME_MAX of Linux
 MAX_PORT: Final = 65535
-
-_SYSCTL: Final = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_:*-]+)+")
 
 
 def check(config: SandboxConfig) -> None:
@@ -38,10 +37,7 @@ def check(config: SandboxConfig) -> None:
     _dns(config)
     for mapping in config.port_mappings:
         _port(mapping)
-    for key, value in config.sysctls.items():
-        values.text(f"sysctl {key!r}", value)
-        if not _SYSCTL.fullmatch(key) or ".." in key:
-            raise InvalidArgument(f"{key!r} is not the name of a sysctl")
+    plan_sysctls.check(config.sysctls, set(_own_kinds(config.security.namespaces)))
     if config.overhead is not None:
         values.resources("overhead", config.overhead)
     if config.resources is not None:
@@ -68,6 +64,14 @@ def _port(mapping: PortMapping) -> None:
             ipaddress.ip_address(mapping.host_ip)
         except ValueError:
             raise InvalidArgument(f"host_ip {mapping.host_ip!r} is not an IP address") from None
+
+
+def _own_kinds(options: NamespaceOptions) -> Iterator[str]:
+    """Yield the kinds of namespaces with sysctls that the pod is going to have for itself."""
+    if options.network is not NamespaceMode.NODE:
+        yield from ("net", "uts")
+    if options.ipc is not NamespaceMode.NODE:
+        yield "ipc"
 
 
 def _profiles(security: SandboxSecurity) -> None:

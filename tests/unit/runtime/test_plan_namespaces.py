@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from shim.errors import InvalidArgument, Unimplemented
+from shim.errors import Unimplemented
 from shim.model.cgroup import CgroupJoin
 from shim.runtime.plan import decode_plan, encode_plan
 from shim.runtime.plan_init import plan_init
-from shim.runtime.plan_namespaces import NETWORK_SYSCTLS, SHM_BYTES, plan_namespaces, plan_sysctls
+from shim.runtime.plan_namespaces import SHM_BYTES, plan_namespaces
+from shim.runtime.plan_sysctls import NETWORK_SYSCTLS
 from shim.runtime.steps_namespaces import (
     LoopbackUp,
     MountShm,
@@ -27,9 +28,9 @@ def test_all_is_made_then_pinned(sandbox: Any) -> None:
     assert plan.stage1 == (
         Unshare(("net", "ipc", "uts")),
         SetHostname("name"),
+        *(WriteSysctl(name, value) for name, value in NETWORK_SYSCTLS.items()),
         LoopbackUp(),
         SendNetlink(),
-        *(WriteSysctl(name, value) for name, value in NETWORK_SYSCTLS.items()),
         *(PinNamespace(kind, f"/pins/{kind}") for kind in ("net", "ipc", "uts")),
         MountShm("/shm", SHM_BYTES),
     )
@@ -45,39 +46,6 @@ def test_only_what_the_pod_has_for_itself_is_made(sandbox: Any) -> None:
 def test_a_user_namespace_is_refused(sandbox: Any) -> None:
     with pytest.raises(Unimplemented):
         plan_namespaces(sandbox(pins={"user": "/pins/user"}), "name", "/shm")
-
-
-def test_sysctls_of_the_request_win(sandbox: Any) -> None:
-    asked = {"net.ipv4.ip_unprivileged_port_start": "1024", "net/ipv4/conf/eth0.1/forwarding": "1"}
-    assert plan_sysctls(sandbox(sysctls=asked)) == {
-        "net.ipv4.ip_unprivileged_port_start": "1024",
-        "net.ipv4.ping_group_range": "0 2147483647",
-        "net.ipv4.conf.eth0/1.forwarding": "1",
-    }
-
-
-@pytest.mark.parametrize(
-    "name", ["kernel.panic", "vm.swappiness", "fs.file-max", "kernel/core_pattern", "netx.a"]
-)
-def test_a_sysctl_of_the_node_is_refused(sandbox: Any, name: str) -> None:
-    with pytest.raises(InvalidArgument, match="would change the node"):
-        plan_sysctls(sandbox(sysctls={name: "1"}))
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("net.core.somaxconn", "net"),
-        ("kernel.shmmax", "ipc"),
-        ("fs.mqueue.msg_max", "ipc"),
-        ("kernel.domainname", "uts"),
-    ],
-)
-def test_a_sysctl_needs_its_namespace(sandbox: Any, name: str, kind: str) -> None:
-    assert name in plan_sysctls(sandbox(pins={kind: "/pin"}, sysctls={name: "1"}))
-    others = {other: "/pin" for other in ("net", "ipc", "uts") if other != kind}
-    with pytest.raises(InvalidArgument):
-        plan_sysctls(sandbox(pins=others, sysctls={name: "1"}))
 
 
 def test_an_init_pins_while_it_still_sees_the_host(sandbox: Any) -> None:

@@ -225,6 +225,9 @@ class World:
         os.close(write)
         return {"netlink": read}
 
+    async def interface_sysctls(self, spec: SandboxSpec) -> None:
+        self.sysctls = spec.config.sysctls
+
     async def init(self, spec: SandboxSpec, place: Place) -> None:
         self._run(spec.id, INIT, place)
 
