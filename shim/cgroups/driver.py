@@ -6,14 +6,12 @@ cgroups and the node's are safe.
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import posixpath
 from collections.abc import Sequence
 from typing import Final
 
-from shim.cgroups import killing, names, oom, plan, stats, tree
+from shim.cgroups import killing, limits, names, oom, plan, stats, tree
 from shim.cgroups.devices import DeviceGuard
 from shim.cgroups.hierarchy import Hierarchy
 from shim.errors import FailedPrecondition, InvalidArgument, KernelError
@@ -24,10 +22,6 @@ from shim.model.resources import Resources
 from shim.model.stats import CpuStats, MemoryStats
 
 log = logging.getLogger(__name__)
-
-# Limits that a kernel may lack without any harm to the container: no swap accounting, no huge pages.
-_OPTIONAL: Final = ("memory.memsw.limit_in_bytes", "memory.swap.max")
-_OPTIONAL_CONTROLLER: Final = "hugetlb"
 
 
 class CgroupfsDriver:
@@ -74,7 +68,7 @@ class CgroupfsDriver:
         path = _own(path)
         try:
             tree.make(self._hierarchy, path)
-            self._apply(path, self._plan(resources, None))
+            limits.apply(self._hierarchy, path, self._plan(resources, None))
             self._guard.limit(path, devices)
         except BaseException:
             tree.remove(self._hierarchy, path)
@@ -82,13 +76,21 @@ class CgroupfsDriver:
         return Place(path, self._hierarchy.join(path), self._hierarchy.unified + path)
 
     def update(self, path: str, resources: Resources) -> None:
-        """Change the limits that ``resources`` gives.
+        """Change the limits that ``resources`` gives: all of them, or none.
 
         Raises:
             InvalidArgument: a limit makes no sense. KernelError: the kernel refuses, or the cgroup is gone.
         """
         path = _own(path)
-        self._apply(path, self._plan(resources, self._memory_now(path)))
+        limits.replace(self._hierarchy, path, self._plan(resources, self._memory_now(path)))
+
+    def check(self, resources: Resources) -> None:
+        """Check what can be told without a cgroup. Pure.
+
+        Raises:
+            InvalidArgument, FailedPrecondition: a limit makes no sense, or not on this node.
+        """
+        self._plan(resources, None)
 
     def create_exec(self, path: str, number: int) -> Place:
         """Make the cgroup of an exec below a container's; where it cannot be made: the container's own."""
@@ -150,32 +152,6 @@ class CgroupfsDriver:
         if directory is None:
             return None
         return int(cgroupfs.read(directory + path + "/memory.limit_in_bytes"))
-
-    def _apply(self, path: str, writes: list[plan.Write]) -> None:
-        again: list[plan.Write] = []
-        for write in writes:
-            try:
-                self._write(path, *write)
-            except KernelError as error:
-                # A new period with the old quota may be more than the parent has: it fits after the quota.
-                if error.errno != errno.EINVAL or write[1] != "cpu.cfs_period_us":
-                    raise
-                again.append(write)
-        for write in again:
-            self._write(path, *write)
-
-    def _write(self, path: str, controller: str, name: str, value: str) -> None:
-        directory = self._hierarchy.directory(controller, path)
-        if directory is None:
-            if controller == _OPTIONAL_CONTROLLER:
-                return
-            raise FailedPrecondition(f"cannot set {name}: this node has no cgroup controller {controller!r}")
-        try:
-            cgroupfs.write(os.path.join(directory, name), value)
-        except KernelError as error:
-            missing = error.errno == errno.ENOENT and os.path.isdir(directory)
-            if not missing or (controller != _OPTIONAL_CONTROLLER and name not in _OPTIONAL):
-                raise
 
 
 def _own(path: str) -> str:

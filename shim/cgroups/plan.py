@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from shim.errors import InvalidArgument
-from shim.model.resources import Resources
+from shim.errors import FailedPrecondition, InvalidArgument
+from shim.model.resources import HugepageLimit, Resources
 
 Write = tuple[str, str, str]
 
@@ -36,7 +36,14 @@ def plan_v1(resources: Resources, pids_limit: int = 0, memory_now_bytes: int | N
         pids_limit: most tasks; 0 says nothing, -1 is no limit.
         memory_now_bytes: the memory limit in force, for an update: memory and memory plus swap must never
             cross, so that growing writes the larger one first. None for a new cgroup, which has no limit.
+
+    Raises:
+        FailedPrecondition: files of version 2 are asked for.
     """
+    if resources.unified:
+        raise FailedPrecondition(
+            f"unified {', '.join(sorted(resources.unified))}: this node has cgroups of version 1"
+        )
     writes: list[Write] = []
     if resources.cpu_shares:
         writes.append(("cpu", "cpu.shares", str(resources.cpu_shares)))
@@ -49,7 +56,7 @@ def plan_v1(resources: Resources, pids_limit: int = 0, memory_now_bytes: int | N
     if pids_limit:
         writes.append(("pids", "pids.max", _max(pids_limit)))
     for huge in resources.hugepage_limits:
-        writes.append(("hugetlb", f"hugetlb.{huge.page_size}.limit_in_bytes", str(huge.limit)))
+        writes += _huge(huge, "limit_in_bytes")
     return writes
 
 
@@ -70,12 +77,23 @@ def plan_v2(resources: Resources, pids_limit: int = 0) -> list[Write]:
     if pids_limit:
         writes.append(("pids", "pids.max", _max(pids_limit)))
     for huge in resources.hugepage_limits:
-        writes.append(("hugetlb", f"hugetlb.{huge.page_size}.max", str(huge.limit)))
+        writes += _huge(huge, "max")
     for name, value in sorted(resources.unified.items()):
         if "/" in name or "." not in name or name.startswith(("cgroup.", ".")):
             raise InvalidArgument(f"unified resource {name!r} is not a controller's file")
         writes.append((name.partition(".")[0], name, value))
     return writes
+
+
+def _huge(asked: HugepageLimit, suffix: str) -> list[Write]:
+    """Limit pages in use, and pages that are set aside: what is mapped but not touched yet."""
+    names = (f"hugetlb.{asked.page_size}.{suffix}", f"hugetlb.{asked.page_size}.rsvd.{suffix}")
+    return [("hugetlb", name, str(asked.limit)) for name in names]
+
+
+def _swap(resources: Resources) -> int:
+    """Return the limit of memory plus swap: no swap where only memory is limited, as containerd has it."""
+    return resources.memory_swap_limit_bytes or resources.memory_limit_bytes
 
 
 def _cpuset(resources: Resources) -> list[Write]:
@@ -84,7 +102,7 @@ def _cpuset(resources: Resources) -> list[Write]:
 
 
 def _memory_v1(resources: Resources, now: int | None) -> list[Write]:
-    memory, both = resources.memory_limit_bytes, resources.memory_swap_limit_bytes
+    memory, both = resources.memory_limit_bytes, _swap(resources)
     limit = [("memory", "memory.limit_in_bytes", str(max(memory, _UNLIMITED)))] if memory else []
     swap = [("memory", "memory.memsw.limit_in_bytes", str(max(both, _UNLIMITED)))] if both else []
     growing = now is not None and (both < 0 or both > now)
@@ -92,7 +110,7 @@ def _memory_v1(resources: Resources, now: int | None) -> list[Write]:
 
 
 def _memory_v2(resources: Resources) -> list[Write]:
-    memory, both = resources.memory_limit_bytes, resources.memory_swap_limit_bytes
+    memory, both = resources.memory_limit_bytes, _swap(resources)
     writes: list[Write] = []
     if both:
         if both > 0 and memory <= 0:

@@ -126,6 +126,13 @@ class Cgroups(Protocol):
     def path(self, parent: str, id_: str) -> str:
         """Return the cgroup of a container or pod init. Pure."""
 
+    def check(self, resources: Resources) -> None:
+        """Check what can be told without a cgroup. Pure.
+
+        Raises:
+            InvalidArgument, FailedPrecondition: a limit makes no sense, or not on this node.
+        """
+
     def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] = ()) -> Place:
         """Make a cgroup with its limits; with devices it may do what the rules say, without rules nothing."""
 

@@ -1,5 +1,6 @@
 """Cgroups on this kernel, whichever version it has, below a parent of the test's own."""
 
+import dataclasses
 import os
 import select
 import signal
@@ -9,7 +10,7 @@ import pytest
 
 from shim.cgroups import hierarchy, oom
 from shim.cgroups.driver import CgroupfsDriver
-from shim.errors import InvalidArgument, KernelError
+from shim.errors import FailedPrecondition, InvalidArgument, KernelError
 from shim.kernel import cgroupfs, proc
 from shim.model import ids
 from shim.model.cgroup import ALLOW_ALL, Place
@@ -148,9 +149,86 @@ def test_a_parent_that_was_there_stays(driver: CgroupfsDriver, found: hierarchy.
 
 def test_a_refused_limit_leaves_nothing(driver: CgroupfsDriver, found: hierarchy.Hierarchy) -> None:
     path = driver.path(driver.parent(""), ids.new_id())
-    with pytest.raises(KernelError, match=r"cpuset\.cpus"):
+    with pytest.raises(InvalidArgument, match=r"cpuset\.cpus"):
         driver.create(path, Resources(cpuset_cpus="4000"))
     assert not any(os.path.exists(mount + path) for mount in found.mounts())
+
+
+def values(found: hierarchy.Hierarchy, path: str) -> dict[str, str]:
+    """Return what all limits of a cgroup are."""
+    names = {
+        "cpu": ("cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.weight", "cpu.max"),
+        "cpuset": ("cpuset.cpus", "cpuset.mems"),
+        "memory": (
+            *("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max", "memory.swap.max"),
+            "memory.high",
+        ),
+    }
+    read = {}
+    for controller, files in names.items():
+        directory = found.directory(controller, path)
+        for name in files:
+            if directory is not None and os.path.exists(f"{directory}/{name}"):
+                read[name] = cgroupfs.read(f"{directory}/{name}")
+    return read
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Resources(),
+        Resources(
+            cpu_shares=512,
+            cpu_period_us=50_000,
+            cpu_quota_us=25_000,
+            memory_limit_bytes=64 * MIB,
+            memory_swap_limit_bytes=96 * MIB,
+            cpuset_cpus="0",
+        ),
+    ],
+)
+@pytest.mark.parametrize("memory", [32 * MIB, 128 * MIB])
+def test_a_refused_update_changes_nothing(
+    driver: CgroupfsDriver, found: hierarchy.Hierarchy, first: Resources, memory: int
+) -> None:
+    path = driver.path(driver.parent(""), ids.new_id())
+    driver.create(path, first)
+    before = values(found, path)
+    more = Resources(
+        cpu_shares=77,
+        cpu_period_us=20_000,
+        cpu_quota_us=10_000,
+        memory_limit_bytes=memory,
+        memory_swap_limit_bytes=memory,
+    )
+    # What comes last is refused, and what comes between the others.
+    for bad in ({"cpuset_mems": "900"}, {"cpuset_cpus": "4000"}):
+        with pytest.raises(InvalidArgument):
+            driver.update(path, dataclasses.replace(more, **bad))
+        assert values(found, path) == before
+    driver.update(path, more)
+    assert values(found, path) != before
+
+
+def test_a_limit_below_what_is_in_use_is_said_so(driver: CgroupfsDriver, found: hierarchy.Hierarchy) -> None:
+    if not found.v1:
+        pytest.skip("version 2 takes such a limit, and kills")
+    path = driver.path(driver.parent(""), ids.new_id())
+    place = driver.create(path, Resources(memory_limit_bytes=256 * MIB), ALLOW_ALL)
+    script = "x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo ready; read y"
+    reader, writer = os.pipe()
+    pid = spawn(place, "sh", "-c", script, stdout=writer)
+    os.close(writer)
+    assert os.read(reader, 16) == b"ready\n"
+    before = values(found, path)
+    try:
+        with pytest.raises(FailedPrecondition, match="in use"):
+            driver.update(path, Resources(cpu_shares=99, memory_limit_bytes=MIB))
+        assert values(found, path) == before
+    finally:
+        os.close(reader)
+        driver.kill(path)
+        os.waitpid(pid, 0)
 
 
 def test_only_what_is_named_by_an_id_is_touched(driver: CgroupfsDriver) -> None:

@@ -40,7 +40,7 @@ async def create_container(
     Raises:
         InvalidArgument: the configuration can never be carried out.
         NotFound: the sandbox or the image is not here.
-        FailedPrecondition: the sandbox is not ready.
+        FailedPrecondition: the sandbox is not ready, or the node lacks what is asked for.
         AlreadyExists: the name is taken; the text tells id and state of who has it.
     """
     checks.check(config)
@@ -64,6 +64,7 @@ async def _find_or_make(node: Node, sandbox_id: str, config: ContainerConfig) ->
     there = node.records.container_by_name(sandbox_id, config.metadata)
     if there is not None:
         return _collect(there, sandbox, config)
+    node.cgroups.check(config.resources)
     image = node.images.resolve(config.image.image)
     spec = await node.pools.plans.run(_resolve, node, sandbox, config, image)
     async with Undo(f"container {spec.id}") as undo:

@@ -21,7 +21,7 @@ async def update_pod_sandbox_resources(
     """
     for field, value in (("overhead", overhead), ("resources", resources)):
         if value is not None:
-            values.resources(field, value)
+            values.resources(field, value, whole=False)
 
     def noted(status: SandboxStatus) -> SandboxStatus:
         return dataclasses.replace(

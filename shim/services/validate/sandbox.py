@@ -39,9 +39,9 @@ def check(config: SandboxConfig) -> None:
         _port(mapping)
     plan_sysctls.check(config.sysctls, set(_own_kinds(config.security.namespaces)))
     if config.overhead is not None:
-        values.resources("overhead", config.overhead)
+        values.resources("overhead", config.overhead, whole=False)
     if config.resources is not None:
-        values.resources("resources", config.resources)
+        values.resources("resources", config.resources, whole=False)
     _namespaces(config)
     _profiles(config.security)
 

@@ -15,6 +15,10 @@ MAX_LABELS_BYTES: Final = 64 * 1024
 MAX_ANNOTATIONS_BYTES: Final = 320 * 1024  # Kubernetes allows 256 KiB for a pod, and the kubelet adds its own
 OOM_SCORE_ADJ: Final = range(-1000, 1001)
 
+CPU_PERIOD_US: Final = range(1_000, 1_000_001)  # kernel/sched/core.c: 1 ms to 1 s
+CPU_QUOTA_US: Final = range(1_000, 2**44)
+
+_PAGE_SIZE: Final = re.compile(r"[1-9][0-9]{0,5}[KMG]B")
 _CPUSET: Final = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 
 
@@ -69,14 +73,29 @@ def at_least(field: str, value: int, least: int) -> None:
         raise InvalidArgument(f"{field} is {value}; it must be {least} or more")
 
 
-def resources(field: str, value: Resources) -> None:
-    """Check limits: nothing negative but the values that mean unlimited."""
-    at_least(f"{field}.cpu_period", value.cpu_period_us, 0)
-    at_least(f"{field}.cpu_quota", value.cpu_quota_us, -1)
+def _within(field: str, value: int, range_us: range, other: tuple[int, ...]) -> None:
+    """Check a time in microseconds that the kernel limits; some other values have meanings of their own."""
+    if value not in range_us and value not in other:
+        least, most = range_us.start, range_us.stop - 1
+        raise InvalidArgument(f"{field} is {value}; it must be from {least} to {most} microseconds")
+
+
+def resources(field: str, value: Resources, *, whole: bool = True) -> None:
+    """Check limits: nothing negative but the values that mean unlimited.
+
+    Args:
+        field: for errors.
+        value: the limits.
+        whole: 0 means that there is no limit, not that one stays as it is.
+    """
+    _within(f"{field}.cpu_period", value.cpu_period_us, CPU_PERIOD_US, (0,))
+    _within(f"{field}.cpu_quota", value.cpu_quota_us, CPU_QUOTA_US, (0, -1))
     at_least(f"{field}.cpu_shares", value.cpu_shares, 0)
     at_least(f"{field}.memory_limit_in_bytes", value.memory_limit_bytes, -1)
     at_least(f"{field}.memory_swap_limit_in_bytes", value.memory_swap_limit_bytes, -1)
     memory, swap = value.memory_limit_bytes, value.memory_swap_limit_bytes
+    if swap > 0 and (memory < 0 or (whole and not memory)):
+        raise InvalidArgument(f"{field}.memory_swap_limit_in_bytes is {swap}, but memory has no limit")
     if memory > 0 and 0 < swap < memory:
         raise InvalidArgument(
             f"{field}.memory_swap_limit_in_bytes is {swap}: less than the memory limit, {memory}"
@@ -87,7 +106,12 @@ def resources(field: str, value: Resources) -> None:
         if cpuset and not _CPUSET.fullmatch(cpuset):
             raise InvalidArgument(f"{field}.{key} {cpuset[:64]!r} is not a list of numbers such as 0-2,7")
     for page in value.hugepage_limits:
+        if not _PAGE_SIZE.fullmatch(page.page_size):
+            raise InvalidArgument(f"{field}.hugepage_limits: {page.page_size[:32]!r} is no size such as 2MB")
         at_least(f"{field}.hugepage_limits of {page.page_size!r}", page.limit, 0)
+    sizes = [page.page_size for page in value.hugepage_limits]
+    if len(set(sizes)) < len(sizes):
+        raise InvalidArgument(f"{field}.hugepage_limits gives a size twice: {', '.join(sizes)}")
     for key, text_ in value.unified.items():
         text(f"{field}.unified {key!r}", text_)
         if "/" in key or key in ("", ".", "..") or "\0" in key or "." not in key:

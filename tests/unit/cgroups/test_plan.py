@@ -1,7 +1,7 @@
 import pytest
 
 from shim.cgroups import plan
-from shim.errors import InvalidArgument
+from shim.errors import FailedPrecondition, InvalidArgument
 from shim.model.resources import HugepageLimit, Resources
 
 MIB = 1 << 20
@@ -61,11 +61,28 @@ def test_swap_that_cannot_be_is_refused(memory: int) -> None:
 
 def test_pids_and_huge_pages() -> None:
     asked = Resources(hugepage_limits=(HugepageLimit("2MB", 4096),))
-    assert plan.plan_v1(asked, 100)[-2:] == [
+    assert plan.plan_v1(asked, 100)[-3:] == [
         ("pids", "pids.max", "100"),
         ("hugetlb", "hugetlb.2MB.limit_in_bytes", "4096"),
+        ("hugetlb", "hugetlb.2MB.rsvd.limit_in_bytes", "4096"),
     ]
-    assert plan.plan_v2(asked, -1) == [("pids", "pids.max", "max"), ("hugetlb", "hugetlb.2MB.max", "4096")]
+    assert plan.plan_v2(asked, -1) == [
+        ("pids", "pids.max", "max"),
+        ("hugetlb", "hugetlb.2MB.max", "4096"),
+        ("hugetlb", "hugetlb.2MB.rsvd.max", "4096"),
+    ]
+
+
+def test_who_limits_memory_alone_gets_no_swap() -> None:
+    for limit, v1, swap in ((MIB, str(MIB), "0"), (-1, "-1", "max")):
+        asked = Resources(memory_limit_bytes=limit)
+        assert ("memory", "memory.memsw.limit_in_bytes", v1) in plan.plan_v1(asked)
+        assert ("memory", "memory.swap.max", swap) in plan.plan_v2(asked)
+
+
+def test_files_of_version_2_are_refused_on_version_1() -> None:
+    with pytest.raises(FailedPrecondition, match=r"memory\.high"):
+        plan.plan_v1(Resources(unified={"memory.high": "1"}))
 
 
 @pytest.mark.parametrize("name", ["../memory.max", "cgroup.procs", "memory/max.x", ".x", "nodot"])

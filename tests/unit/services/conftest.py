@@ -150,6 +150,9 @@ class FakeCgroups:
     def path(self, parent: str, id_: str) -> str:
         return f"{parent}/{id_}"
 
+    def check(self, resources: Resources) -> None:
+        return None
+
     def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] = ()) -> Place:
         self.limits[path] = resources
         self.devices[path] = tuple(devices)

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound
-from shim.model.resources import Resources
+from shim.model.resources import HugepageLimit, Resources
 from shim.services.containers.create import create_container
 from shim.services.containers.start import start_container
 from shim.services.containers.stats import container_stats, list_container_stats
@@ -18,6 +18,33 @@ def test_what_is_not_given_stays() -> None:
     new = Resources(memory_limit_bytes=-1, unified={"memory.min": "2"})
     unified = {"memory.high": "1", "memory.min": "2"}
     assert merge(old, new) == Resources(cpu_shares=512, memory_limit_bytes=-1, unified=unified)
+
+
+def test_pages_of_other_sizes_stay_and_processes_keep_their_score() -> None:
+    old = Resources(oom_score_adj=5, hugepage_limits=(HugepageLimit("2MB", 1), HugepageLimit("1GB", 2)))
+    new = Resources(oom_score_adj=7, hugepage_limits=(HugepageLimit("2MB", 3),))
+    assert merge(old, new) == Resources(
+        oom_score_adj=5, hugepage_limits=(HugepageLimit("2MB", 3), HugepageLimit("1GB", 2))
+    )
+
+
+async def test_what_the_node_refuses_is_not_recorded(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise InvalidArgument("not so")
+
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    id_ = await create_container(bench.node, sandbox, bench.container(resources=Resources(cpu_shares=2)))
+    monkeypatch.setattr(bench.cgroups, "check", refuse)
+    with pytest.raises(InvalidArgument):
+        await update_container_resources(bench.node, id_, Resources(cpu_shares=3))
+    with pytest.raises(InvalidArgument):
+        await create_container(bench.node, sandbox, bench.container("other"))
+    monkeypatch.undo()
+    await start_container(bench.node, id_)
+    monkeypatch.setattr(bench.cgroups, "update", refuse)
+    with pytest.raises(InvalidArgument):
+        await update_container_resources(bench.node, id_, Resources(cpu_shares=3))
+    assert container_status(bench.node, id_).status.resources.cpu_shares == 2
 
 
 async def test_limits_change_in_force_and_in_the_status(bench: Any) -> None:
