@@ -128,7 +128,7 @@ def plan_for(
             Streams(0, 0),
             Defaults(((7, 1024, 4096),), 0, "test"),
             EnterDirectory("/"),
-            identity or Identity(0, 0, (), 0, 0, True, ""),
+            identity or Identity(0, 0, (), 0, 0, True, "", 0),
             Execute(argv, env),
         ),
     )
@@ -157,7 +157,7 @@ def test_stdout_can_be_opened_again_by_an_ordinary_user(rootfs: MountOverlay) ->
         "sh",
         "-c",
         "id -u; id -G; echo again >/dev/stdout",
-        identity=Identity(1000, 1000, (5, 6), 0, 0, False, ""),
+        identity=Identity(1000, 1000, (5, 6), 0, 0, False, "", 0),
     )
     plan = Plan(
         plan.kind,
@@ -168,7 +168,7 @@ def test_stdout_can_be_opened_again_by_an_ordinary_user(rootfs: MountOverlay) ->
 
 
 def test_capabilities_are_exactly_those_of_the_plan(rootfs: MountOverlay) -> None:
-    plan = plan_for(rootfs, "cat", "/proc/self/status", identity=Identity(0, 0, (), 0b1011, 0, True, ""))
+    plan = plan_for(rootfs, "cat", "/proc/self/status", identity=Identity(0, 0, (), 0b1011, 0, True, "", 0))
     status = dict(line.split(":\t") for line in carry_out(plan).output.splitlines() if ":\t" in line)
     assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {f"{0b1011:016x}"}
     assert {status[name] for name in ("CapInh", "CapAmb")} == {f"{0:016x}"}

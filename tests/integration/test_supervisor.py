@@ -23,6 +23,7 @@ from shim.supervisor.stdio import Stdio
 pytestmark = pytest.mark.root
 
 SH = "/bin/sh"
+PATIENCE_S = 200 if "CRI_SHIM_VM" in os.environ else 20  # an emulated processor is slow
 
 
 def plan(*argv: str) -> bytes:
@@ -44,7 +45,7 @@ class Node:
         self._changed.set()
 
     async def exit_of(self, id_: str) -> ExitRecord:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while id_ not in self.exits:
                 self._changed.clear()
                 await self._changed.wait()
@@ -63,7 +64,7 @@ class Node:
             return [line.split(" ", 3)[3].rstrip("\n") for line in file]
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not true():
                 await asyncio.sleep(0.01)
 
@@ -113,7 +114,7 @@ async def test_a_missing_program_is_an_error_and_leaves_nothing(tmp_path: Path) 
         with pytest.raises(ExecFailed, match="not found") as caught:
             await it.client.fork(ForkRequest("c1", CONTAINER, plan("nope"), Stdio()))
         assert caught.value.exit_code == 127
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while await it.client.children():
                 await asyncio.sleep(0.01)
         assert it.exits == {}

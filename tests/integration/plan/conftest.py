@@ -46,6 +46,7 @@ from shim.store.layout import Layout
 from shim.supervisor.client import SupervisorClient
 
 PARENT = f"/cri-shim-test-plan-{os.getpid()}"
+PATIENCE_S = 200 if "CRI_SHIM_VM" in os.environ else 20  # an emulated processor is slow
 PRIVATE = NamespaceOptions(pid=NamespaceMode.CONTAINER)
 ENV = (b"PATH=/bin", b"HOME=/", b"HOSTNAME=inside", b"RAW=\xff")
 
@@ -100,7 +101,7 @@ class Bed:
         self._changed.set()
 
     async def exit_of(self, id_: str) -> ExitRecord:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while id_ not in self.exits:
                 self._changed.clear()
                 await self._changed.wait()
@@ -196,7 +197,7 @@ class Bed:
         return texts["stdout"], texts["stderr"], record.exit_code
 
     async def close(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while children := await self.client.children():
                 for child in children:
                     await self.client.kill(child.id)

@@ -135,7 +135,7 @@ async def test_an_exec_is_in_everything_of_its_container(bed: Any) -> None:
     script = "id -u; id -G; readlink /proc/self/cwd; echo $HOSTNAME; cat /proc/self/cgroup; exit 3"
     out, err, code = await bed.exec(view, "sh", "-c", script)
     assert (out.splitlines()[:4], err, code) == (["1000", "1000 7", "/tmp", "inside"], "", 3)
-    assert view.spec.id in out
+    assert view.spec.id in out or "0::/exec-" in out  # version 2: as seen in its cgroup namespace
     assert "exec-" in out
 
 

@@ -49,7 +49,7 @@ def test_nothing_is_missing_on_a_good_host(tmp_path: Path) -> None:
         ({"proc/self/status": "CapEff:\t0000000001000000\n"}, {}, "capabilities", "CAP_SYS_ADMIN"),
         ({"proc/self/status": "CapEff:\t000001fffeffffff\n"}, {}, "capabilities", "CAP_SYS_RESOURCE"),
         ({}, {"kernel": "4.19.0"}, "kernel", "4.19.0"),
-        ({}, {"device_programs": False}, "devices", "no BPF program"),
+        ({}, {"device_programs": False}, "devices", "nor BPF programs"),
         ({"proc/self/ns/cgroup": None}, {}, "namespaces", "cgroup"),
         ({"proc/sys/kernel/seccomp/actions_avail": None}, {}, "seccomp", "not in this kernel"),
         ({"proc/sys/vm/memfd_noexec": "2\n"}, {}, "memfd", "is 2"),
