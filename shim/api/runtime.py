@@ -15,6 +15,7 @@ from shim.api.convert.sandbox import decode_sandbox_config, encode_sandbox, enco
 from shim.api.convert.stats import encode_container_stats
 from shim.api.listing import Listing
 from shim.api.node_status import node_status
+from shim.api.streaming import Streaming, StreamingServer
 from shim.model.container import ContainerConfig, ContainerSpec, ContainerState
 from shim.model.sandbox import SandboxConfig, SandboxSpec, SandboxState
 from shim.services.containers.create import create_container
@@ -44,8 +45,9 @@ API_VERSION: Final = "v1"
 class RuntimeService:
     """The methods of the CRI's RuntimeService; one that is missing here answers UNIMPLEMENTED."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, streaming: StreamingServer | None = None) -> None:
         self._node = node
+        self._streaming = Streaming(node, streaming)
         self._sandboxes = Listing[SandboxSpec, SandboxState](_sandbox_piece)
         self._containers = Listing[ContainerSpec, ContainerState](_container_piece)
 
@@ -182,6 +184,18 @@ class RuntimeService:
             request.timeout,
         )
         return cri.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.exit_code)
+
+    async def exec(self, request: cri.ExecRequest, _context: Any) -> cri.ExecResponse:
+        """Prepare a command with live streams."""
+        return self._streaming.exec(request)
+
+    async def attach(self, request: cri.AttachRequest, _context: Any) -> cri.AttachResponse:
+        """Prepare live streams of a container."""
+        return self._streaming.attach(request)
+
+    async def port_forward(self, request: cri.PortForwardRequest, _context: Any) -> cri.PortForwardResponse:
+        """Prepare connections into a sandbox."""
+        return self._streaming.port_forward(request)
 
     # Numbers
 

@@ -21,6 +21,7 @@ from shim.api.image_files import ImageFiles
 from shim.api.registry import generic_handler
 from shim.api.runtime import RuntimeService
 from shim.api.status import StatusInterceptor
+from shim.api.streaming import StreamingServer
 from shim.services.node import Node
 
 SOCKET_MODE: Final = 0o660
@@ -44,14 +45,15 @@ class Server:
         node: what the verbs work with.
         spool: directory where archives pass through, see ``ImageFiles``.
         path: of the socket, absolute; a dead socket there is replaced.
+        streaming: where Exec, Attach and PortForward send their callers; None: they are UNIMPLEMENTED.
     """
 
-    def __init__(self, node: Node, spool: str, path: str) -> None:
+    def __init__(self, node: Node, spool: str, path: str, streaming: StreamingServer | None = None) -> None:
         self._path = path
         self._files = ImageFiles(node, spool)
         self._server = grpc.aio.server(interceptors=[StatusInterceptor()], options=OPTIONS)
         services: Mapping[str, tuple[ModuleType, object]] = {
-            "RuntimeService": (api_pb2, RuntimeService(node)),
+            "RuntimeService": (api_pb2, RuntimeService(node, streaming)),
             "ImageService": (api_pb2, ImageService(node)),
             "Images": (images_pb2, self._files),
         }

@@ -54,12 +54,24 @@ def _all_absolute(values: tuple[str, ...]) -> str:
     return next((wrong for value in values if (wrong := _absolute(value))), "")
 
 
+def _file(value: str) -> str:
+    return _absolute(value) if value else ""
+
+
 def _at_least(least: int) -> Check:
     return lambda value: "" if value >= least else f"must be {least} or more"
 
 
 def _between(least: int, most: int) -> Check:
     return lambda value: "" if least <= value <= most else f"must be from {least} to {most}"
+
+
+def _ip_address(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return "is not an IP address"
+    return ""
 
 
 def _subnet(value: str) -> str:
@@ -177,6 +189,19 @@ class ContainerDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamingConfig:
+    """The server of exec, attach and port-forward."""
+
+    address: str = setting("127.0.0.1", "IP address of this node to listen on", _ip_address)
+    port: int = setting(0, "port to listen on; 0: any free one", _between(0, 65535))
+    idle_timeout_s: int = setting(
+        4 * 3600, "a connection on which nothing moves for so many seconds is closed", _at_least(1)
+    )
+    tls_cert: str = setting("", "certificate file, for https; empty: http", _file)
+    tls_key: str = setting("", "file of the certificate's key", _file)
+
+
+@dataclass(frozen=True, slots=True)
 class SeccompConfig:
     """Filters of system calls."""
 
@@ -225,6 +250,7 @@ class Config:
     registry: RegistryConfig = RegistryConfig()
     image: ImageConfig = ImageConfig()
     container: ContainerDefaults = ContainerDefaults()
+    streaming: StreamingConfig = StreamingConfig()
     seccomp: SeccompConfig = SeccompConfig()
     selinux: SelinuxConfig = SelinuxConfig()
     handlers: Mapping[str, HandlerConfig] = field(default_factory=dict)

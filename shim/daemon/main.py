@@ -20,8 +20,10 @@ from shim.daemon import log as logs
 from shim.daemon import wiring
 from shim.daemon.config import Config
 from shim.daemon.notify import notify
+from shim.services.streams import NodeStreams
 from shim.store import lock
 from shim.store.layout import Layout
+from shim.streaming.server import StreamingServer
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,9 @@ async def _serve(config: Config, layout: Layout) -> None:
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, _on_signal, signal.Signals(number), stopping)
     async with wiring.open_node(config, layout) as node:
-        server = Server(node, _spool(layout), config.socket_path)
+        streaming = StreamingServer(NodeStreams(node), wiring.streaming_settings(config))
+        await streaming.start()
+        server = Server(node, _spool(layout), config.socket_path, streaming)
         await server.start()
         # What lives now lives as long as the daemon: no need to look at it in every collection.
         gc.collect()
@@ -72,6 +76,7 @@ async def _serve(config: Config, layout: Layout) -> None:
         finally:
             notify("STOPPING=1")
             await server.stop(GRACE_S)
+            await streaming.stop()
     log.info("stopped; containers go on")
 
 

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -31,6 +32,7 @@ from shim.services.records import Records
 from shim.store.containers import ContainerStore
 from shim.store.layout import Layout
 from shim.store.sandboxes import SandboxStore
+from shim.streaming import server as streaming_server
 from shim.supervisor import exit_records
 from shim.supervisor.client import SupervisorClient
 
@@ -135,6 +137,25 @@ def _image_settings(config: Config) -> image_settings.Settings:
         stall_timeout_s=registry.stall_timeout_s,
         pinned=config.image.pinned,
     )
+
+
+def streaming_settings(config: Config) -> streaming_server.Settings:
+    """Return what the streaming server needs of the configuration.
+
+    Raises:
+        FailedPrecondition: the certificate or its key cannot be used.
+    """
+    asked = config.streaming
+    tls = None
+    if asked.tls_cert or asked.tls_key:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            tls.load_cert_chain(asked.tls_cert, asked.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            raise FailedPrecondition(
+                f"cannot use streaming.tls_cert {asked.tls_cert!r} with tls_key {asked.tls_key!r}: {error}"
+            ) from None
+    return streaming_server.Settings(asked.address, asked.port, asked.idle_timeout_s, tls)
 
 
 def _cgroups(config: Config) -> CgroupfsDriver:

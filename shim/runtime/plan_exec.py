@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 from shim.model.cgroup import CgroupJoin
@@ -9,11 +10,14 @@ from shim.model.container import ContainerSpec, ProcessRef
 from shim.runtime.plan import Plan
 from shim.runtime.plan_process import Limits, plan_label_files, plan_program, plan_surroundings
 from shim.runtime.privileges import Privileges
+from shim.runtime.steps import Step
+from shim.runtime.steps_mounts import OpenTerminalHere
 from shim.runtime.steps_namespaces import EnterV1Cgroups, JoinProcess, OpenCgroups
 from shim.runtime.steps_process import Streams
 
 # The mount namespace brings the container's root with it.
 _KINDS: Final = ("mnt", "pid", "net", "ipc", "uts")
+_TERM: Final = b"TERM=xterm"
 
 
 def plan_exec(
@@ -23,6 +27,8 @@ def plan_exec(
     join: CgroupJoin,
     privileges: Privileges,
     limits: Limits,
+    *,
+    tty: bool = False,
 ) -> Plan:
     """Return the plan: join all namespaces of the container's process, then be as it is.
 
@@ -33,6 +39,7 @@ def plan_exec(
         join: cgroups of the new process.
         privileges: as the container's.
         limits: as the container's.
+        tty: it gets a terminal, and TERM says so.
     """
     kinds = _KINDS if join.v1_tasks else (*_KINDS, "cgroup")
     keep_proc, open_labels = plan_label_files(privileges)
@@ -41,9 +48,15 @@ def plan_exec(
         OpenCgroups(join.v1_tasks, join.v2_dir),
         JoinProcess(process.pid, process.start_time, kinds),
     )
+    terminal: tuple[Step, ...] = ()
+    if tty:
+        terminal = (OpenTerminalHere(spec.user.uid),)
+        env = tuple(entry for entry in spec.env if not entry.startswith(b"TERM="))
+        spec = dataclasses.replace(spec, env=(*env, _TERM))
     stage2 = (
         *open_labels,
         *plan_surroundings(spec, limits),
+        *terminal,
         Streams(spec.user.uid, spec.user.gid),
         EnterV1Cgroups(len(join.v1_tasks)),
         *plan_program(spec, argv, privileges),

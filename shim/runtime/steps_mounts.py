@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 
 from shim.errors import InvalidArgument, KernelError
 from shim.kernel import mount, paths, tty
+from shim.runtime import wire
 from shim.runtime.context import Context
 from shim.runtime.rooted import attach_in_root
 from shim.runtime.steps import Step, step
@@ -170,6 +171,32 @@ class OpenTerminal(Step):
         attach_in_root(context, tree, "/dev/console")
         os.close(tree)
         context.tty_master = master
+        context.keep("terminal", slave)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class OpenTerminalHere(Step):
+    """Open a terminal of the devpts of a container that runs, and send the daemon its master.
+
+    Nobody but the daemon holds the master, so the program hangs up when the daemon closes it, or ends. The
+    container may have mounted over /dev/pts what it likes: only a master answers what the slave is asked for
+    with, and only this process waits where a file system never answers.
+
+    Runs in: the second stage, which can be killed at any time.
+    """
+
+    uid: int
+    SAYS: ClassVar = "open the terminal"
+
+    def execute(self, context: Context) -> None:
+        """Open it by descriptor alone; send the master away."""
+        devpts = os.open("/dev/pts", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        master, slave = tty.open_pty(devpts)
+        os.close(devpts)
+        os.fchown(slave, self.uid, -1)
+        wire.send(context.fds["sync"], {"type": "fds", "names": ["tty"]}, [master])
+        os.close(master)
         context.keep("terminal", slave)
 
 

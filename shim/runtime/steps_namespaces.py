@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -30,6 +31,7 @@ _SYSCTL_ERRORS: Final = {
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
+_TCP: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _IFREQ: Final = struct.Struct("16sH22x")
 
 
@@ -224,6 +226,32 @@ class SendNetlink(Step):
         ) as sock:
             sock.bind((0, 0))
             wire.send(context.fds["sync"], {"type": "fds", "names": ["netlink"]}, [sock.fileno()])
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class SendSockets(Step):
+    """Send the daemon TCP sockets of this network namespace: a socket stays where it was made.
+
+    Attributes:
+        count: how many of each family; they are named ``inet 0``, ``inet6 0``, ``inet 1`` and so on. A node
+            without IPv6 sends none of that.
+    """
+
+    count: int
+    SAYS: ClassVar = "hand up sockets"
+
+    def execute(self, context: Context) -> None:
+        """Open and send them, one of each family at a time."""
+        for number in range(self.count):
+            opened: dict[str, socket.socket] = {}
+            for name, family in (("inet", socket.AF_INET), ("inet6", socket.AF_INET6)):
+                with contextlib.suppress(OSError) if opened else contextlib.nullcontext():
+                    opened[f"{name} {number}"] = socket.socket(family, _TCP)
+            fds = [sock.fileno() for sock in opened.values()]
+            wire.send(context.fds["sync"], {"type": "fds", "names": list(opened)}, fds)
+            for sock in opened.values():
+                sock.close()
 
 
 @step

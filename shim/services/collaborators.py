@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from shim.images.progress import Report
@@ -13,6 +13,7 @@ from shim.model.mount import Rootfs
 from shim.model.resources import Resources
 from shim.model.sandbox import SandboxSpec
 from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
+from shim.model.streams import StreamOptions
 from shim.network.plugin import Network, NetworkCondition
 from shim.services.views import ContainerView
 from shim.supervisor.protocol import ChildInfo
@@ -37,6 +38,15 @@ class Supervisor(Protocol):
     async def reopen_log(self, id_: str) -> None:
         """Open the log file of a container again."""
 
+    async def attach(self, id_: str, sockets: Mapping[str, int]) -> None:
+        """Have what a container writes from now on copied to sockets, which stay the caller's."""
+
+    async def close_stdin(self, id_: str) -> None:
+        """Let a container read the end of its input, for good. Idempotent."""
+
+    def duplicate(self, id_: str, name: str) -> int | None:
+        """Return a copy, the caller's, of what is kept for a child under a name; None: nothing is."""
+
 
 class Launcher(Protocol):
     """Starts processes: plans them and has the supervisor fork them (``launcher``)."""
@@ -54,9 +64,17 @@ class Launcher(Protocol):
         """Start a container; return when its program runs."""
 
     async def exec(
-        self, view: ContainerView, exec_id: str, argv: tuple[str, ...], place: Place
+        self,
+        view: ContainerView,
+        exec_id: str,
+        argv: tuple[str, ...],
+        place: Place,
+        streams: StreamOptions = ...,
     ) -> dict[str, int]:
-        """Start a process in a container; return the read ends of its output, by name, to be closed."""
+        """Start a process in a container; return our ends of its streams, by name, to be closed."""
+
+    async def sockets(self, spec: SandboxSpec, count: int) -> dict[str, int]:
+        """Open TCP sockets in the network namespace of a pod; return them by name, to be closed."""
 
 
 class Snapshots(Protocol):

@@ -9,10 +9,12 @@ from typing import Final
 
 from shim.errors import FailedPrecondition, NotFound
 from shim.kernel import capabilities
+from shim.model import ids
 from shim.model.cgroup import Place
 from shim.model.container import ContainerSpec, ProcessRef
 from shim.model.sandbox import SandboxSpec
 from shim.model.security import Confinement, ContainerSecurity, NamespaceMode
+from shim.model.streams import StreamOptions
 from shim.runtime import rlimits, seccomp_filter
 from shim.runtime.plan import Plan, encode_plan
 from shim.runtime.plan_container import ContainerPlan, pid_mode, plan_container
@@ -20,6 +22,7 @@ from shim.runtime.plan_exec import plan_exec
 from shim.runtime.plan_init import plan_init
 from shim.runtime.plan_namespaces import plan_namespaces
 from shim.runtime.plan_process import Limits
+from shim.runtime.plan_sockets import plan_sockets
 from shim.runtime.plan_sysctls import plan_interface_sysctls
 from shim.runtime.privileges import Privileges, plan_capabilities, plan_labels
 from shim.services import host_devices, host_files
@@ -36,6 +39,7 @@ from shim.supervisor.stdio import Stdio
 
 log = logging.getLogger(__name__)
 
+OUTPUT: Final = StreamOptions(stdout=True, stderr=True)
 _HOST_SHM: Final = "/dev/shm"  # noqa: S108 - the node's own, for pods that share its ipc namespace
 _POD_FILES: Final = (host_files.HOSTS, host_files.HOSTNAME, host_files.RESOLV_CONF)
 
@@ -130,7 +134,7 @@ class Launcher:
             spec.id,
             protocol.CONTAINER,
             encode_plan(plan),
-            Stdio(config.stdin, out=True, tty=config.tty, uid=spec.user.uid, gid=spec.user.gid),
+            Stdio(config.stdin, tty=config.tty, uid=spec.user.uid, gid=spec.user.gid),
             LogConfig(spec.log_path, config.tty, self._settings.log_line_bytes),
             place.kill_dir,
             self._cgroups.oom_watch(place.path),
@@ -140,9 +144,16 @@ class Launcher:
         return ProcessRef(child.info.pid, child.info.start_time, self._boot_id)
 
     async def exec(
-        self, view: ContainerView, exec_id: str, argv: tuple[str, ...], place: Place
+        self,
+        view: ContainerView,
+        exec_id: str,
+        argv: tuple[str, ...],
+        place: Place,
+        streams: StreamOptions = OUTPUT,
     ) -> dict[str, int]:
-        """Start a process in a container; return the read ends of its output, by name, to be closed.
+        """Start a process in a container; return our ends of its streams, by name, to be closed.
+
+        These are ``stdin``, ``stdout`` and ``stderr`` as asked for, or ``tty``, the master of its terminal.
 
         Raises:
             ExecFailed: the program is missing or may not be run.
@@ -152,13 +163,32 @@ class Launcher:
         spec, process = view.spec, view.status.process
         if process is None or process.boot_id != self._boot_id:
             raise FailedPrecondition(f"cannot exec in container {spec.id!r}: it does not run")
-        plan = plan_exec(spec, process, argv, place.join, self._privileges(spec), self._limits)
-        child = await self._fork_exec(spec, exec_id, plan, place)
+        plan = plan_exec(
+            spec, process, argv, place.join, self._privileges(spec), self._limits, tty=streams.tty
+        )
+        child = await self._fork_exec(spec, exec_id, plan, place, streams)
         self._warn(f"exec {exec_id} in container {spec.id}", child)
         return dict(child.fds)
 
-    async def _fork_exec(self, spec: ContainerSpec, exec_id: str, plan: Plan, place: Place) -> Child:
-        stdio = Stdio(uid=spec.user.uid, gid=spec.user.gid)
+    async def sockets(self, spec: SandboxSpec, count: int) -> dict[str, int]:
+        """Open TCP sockets in the network namespace of a pod; return them by name, to be closed.
+
+        Returns:
+            ``inet 0`` to ``inet <count - 1>``, and ``inet6 …`` where the node has IPv6; they do not block.
+
+        Raises:
+            KernelError: the namespace is gone, or the kernel refused a step.
+        """
+        plan = plan_sockets(spec.pins["net"], count)
+        child = await self._client.fork(ForkRequest(ids.new_id(), protocol.NAMESPACES, encode_plan(plan)))
+        return dict(child.fds)
+
+    async def _fork_exec(
+        self, spec: ContainerSpec, exec_id: str, plan: Plan, place: Place, streams: StreamOptions
+    ) -> Child:
+        stdio = Stdio(
+            streams.stdin, streams.stdout, streams.stderr, streams.tty, spec.user.uid, spec.user.gid
+        )
         request = ForkRequest(exec_id, protocol.EXEC, encode_plan(plan), stdio, kill_dir=place.kill_dir)
         try:
             return await self._client.fork(request)

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from shim.model.container import ExitRecord
+
+
+async def comes_first(event: asyncio.Future[Any], left: asyncio.Event, deadline: float | None) -> bool:
+    """Wait for the first of: an event, the caller's leave, the deadline; tell whether it was the event.
+
+    Args:
+        event: what is waited for; it goes on.
+        left: set when nobody waits for it any more.
+        deadline: in the loop's time; None: there is none.
+    """
+    leaving = asyncio.ensure_future(left.wait())
+    timeout_s = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0)
+    try:
+        await asyncio.wait((event, leaving), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+    return event.done()
 
 
 class Waiters:

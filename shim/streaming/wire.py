@@ -65,7 +65,7 @@ class Tcp:
         self._active()
 
     async def finish(self) -> None:
-        """Send no more, and take in what still comes: a reset by unread bytes would cost the client the end."""
+        """Send no more, and take in what still comes: unread bytes would reset the connection."""
         with contextlib.suppress(ConnectionError, TimeoutError, OSError):
             if self._writer.can_write_eof():
                 self._writer.write_eof()

@@ -147,6 +147,32 @@ class SupervisorClient:
         """Return when what a container has written until now is in its log file."""
         await self._ask(lambda seq: protocol.Drain(seq, id_))
 
+    async def attach(self, id_: str, sockets: Mapping[str, int]) -> None:
+        """Have what a container writes from now on copied to sockets, which stay the caller's.
+
+        Args:
+            id_: of the container.
+            sockets: by stream, ``stdout`` and ``stderr``. The far end sees their end when the container has
+                closed the stream, or when it lets too much wait.
+
+        Raises:
+            NotFound: nothing is known of the container any more.
+        """
+        names, numbers = packets.split(sockets)
+        await self._ask(lambda seq: protocol.Attach(seq, id_, names), numbers)
+
+    async def close_stdin(self, id_: str) -> None:
+        """Let a container read the end of its input, for good. Idempotent."""
+        try:
+            await self._ask(lambda seq: protocol.CloseStdin(seq, id_))
+        finally:
+            self._copies.close(id_, "stdin_write")
+
+    def duplicate(self, id_: str, name: str) -> int | None:
+        """Return a copy, the caller's, of what is kept for a child (``fdstore``); None: nothing is."""
+        fd = self._copies.get(id_, name)
+        return None if fd is None else os.dup(fd)
+
     async def upgrade(self) -> None:
         """Have the supervisor become this daemon's version of itself; its children stay."""
         argv = tuple(programs.argv_of(spawn.MODULE))
@@ -190,8 +216,6 @@ class SupervisorClient:
         if not info.pid:
             fdstore.close_all(kept.values())
             return Child(info, messages.fds | streams.ours, tuple(messages.warnings))
-        if request.kind == protocol.EXEC and "tty" in up:
-            streams.ours["tty"] = os.dup(up["tty"])
         self._known[request.id] = info
         self._copies.put(request.id, kept | up)
         return Child(info, messages.fds | streams.ours, tuple(messages.warnings))

@@ -96,6 +96,8 @@ class Connection:
         except BaseException:
             for _, named in asked.answer.children:
                 fdstore.close_all(named.values())
+            if asked.future.done() and not asked.future.cancelled():
+                asked.future.exception()  # known already, where the sending has failed
             raise
         finally:
             self._asked.pop(seq, None)

@@ -4,6 +4,7 @@
       | (descriptor 3) hello ----------> |
       | adopt + fds ------------------>  |  reads pipes and terminals, writes files
       | reopen | drain | forget ------>  |
+      | attach + fds | closestdin ---->  |
       | <------------------------ reply  |
     supervisor dies: the logger goes on. Another one connects to its socket:
       | list -------------------------> |
@@ -119,6 +120,12 @@ class Logger:
             case protocol.Adopt(seq=seq, child=child):
                 self._adopt(child, fds)
                 return Reply(seq)
+            case protocol.Attach(seq=seq, id=id_):
+                self._attach(id_, fds)
+                return Reply(seq)
+            case protocol.CloseStdin(seq=seq, id=id_):
+                self._fds.close(id_, "stdin_write")
+                return Reply(seq)
             case protocol.List(seq=seq, after=after, limit=limit):
                 return self._list(seq, after, limit)
             case protocol.Reopen(seq=seq, id=id_):
@@ -144,6 +151,14 @@ class Logger:
         self._children[child.id] = child
         if child.log is not None:
             self._outputs[child.id] = Output(self._loop, child.log, self._fds.of(child.id))
+
+    def _attach(self, id_: str, fds: dict[str, int]) -> None:
+        try:
+            output = self._output(id_)
+        except NotFound:
+            fdstore.close_all(fds.values())
+            raise
+        output.attach(fds)
 
     def _forget(self, id_: str) -> None:
         output = self._outputs.pop(id_, None)

@@ -33,10 +33,11 @@ Answer = Callable[[Reply], None]
 
 @dataclass
 class _Waiting:
-    """A request to the logger whose reply somebody awaits; sent again to the next logger."""
+    """A request to the logger whose reply somebody awaits; sent again to the next logger, with its fds."""
 
     message: Message
     answer: Answer
+    fds: tuple[int, ...]
 
 
 class LoggerLink:
@@ -85,12 +86,12 @@ class LoggerLink:
         if child is None or child.kind in _LOGGED:
             self._send(protocol.Forget(self._next(), id_))
 
-    def request(self, build: Callable[[int], Message], answer: Answer) -> None:
-        """Pass a request on; ``answer`` gets the logger's reply."""
+    def request(self, build: Callable[[int], Message], answer: Answer, fds: Iterable[int] = ()) -> None:
+        """Pass a request on with descriptors, which are taken over; ``answer`` gets the logger's reply."""
         seq = self._next()
         message = build(seq)
-        self._waiting[seq] = _Waiting(message, answer)
-        self._send(message)
+        waiting = self._waiting[seq] = _Waiting(message, answer, tuple(fds))
+        self._send(message, waiting.fds)
 
     def shutdown(self) -> None:
         """Let the logger end when it has written what it has."""
@@ -166,13 +167,14 @@ class LoggerLink:
         for child in list(self._children.after(0)):
             self.adopt(child)
         for waiting in self._waiting.values():
-            self._send(waiting.message)
+            self._send(waiting.message, waiting.fds)
 
     def _on_message(self, message: Message, fds: Mapping[str, int]) -> None:
         fdstore.close_all(fds.values())
         if isinstance(message, Reply):
             waiting = self._waiting.pop(message.seq, None)
             if waiting is not None:
+                fdstore.close_all(waiting.fds)
                 waiting.answer(message)
             elif message.failure:
                 log.warning("logger: %s", protocol.error_of(message.failure))

@@ -16,7 +16,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 SOCKET: Final = "supervisor.sock"
 LOGGER_SOCKET: Final = "logger.sock"
 LOCK: Final = "supervisor.lock"
+
+_ForLogger = protocol.Reopen | protocol.Drain | protocol.Attach | protocol.CloseStdin
+_NO_FDS: Final[Mapping[str, int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,9 @@ class _Client:
                 fdstore.close_all(fds.values())
                 self._pass_on(message)
                 return None
+            case protocol.Attach():
+                self._pass_on(message, fds)
+                return None
             case protocol.Upgrade():
                 try:
                     upgrade.upgrade(self._supervisor, fds["executable"], message.argv)
@@ -195,6 +201,10 @@ class _Client:
     def _answer_plain(self, message: Message) -> Reply | None:
         supervisor = self._supervisor
         match message:
+            case protocol.CloseStdin(id=id_):
+                self._children.fds.close(id_, "stdin_write")
+                self._pass_on(message)
+                return None
             case protocol.Hello(seq=seq):
                 return Reply(seq, pid=os.getpid(), release=shim.__version__)
             case protocol.List(seq=seq, after=after, limit=limit):
@@ -241,11 +251,11 @@ class _Client:
 
         self._supervisor.forks.start(message, fds, done)
 
-    def _pass_on(self, message: protocol.Reopen | protocol.Drain) -> None:
+    def _pass_on(self, message: _ForLogger, fds: Mapping[str, int] = _NO_FDS) -> None:
         def answer(reply: Reply) -> None:
             self.packets.send(protocol.with_seq(reply, message.seq))
 
-        self._supervisor.logger.request(lambda seq: protocol.with_seq(message, seq), answer)
+        self._supervisor.logger.request(lambda seq: protocol.with_seq(message, seq), answer, fds.values())
 
 
 def prepare(places: Places) -> int:

@@ -1,4 +1,4 @@
-"""What one container writes: from its pipes or terminal, line by line, into its log file.
+"""What one container writes: from its pipes or terminal to attached clients, and line by line into its log.
 
 The beginning of a line whose end has not come is noted in the container's ``carry`` memory file, for the
 next logger. It is noted before the finished lines are written: killed in between, a logger loses the one
@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from shim.supervisor.fanout import Fanout
 from shim.supervisor.logfile import LogFile
 from shim.supervisor.logformat import Formatter
 from shim.supervisor.loop import READABLE, Loop
@@ -27,11 +28,15 @@ _STREAMS: Final = (("stdout_read", "stdout"), ("stderr_read", "stderr"))
 class _Stream:
     """One descriptor that is read; it belongs to the store."""
 
-    __slots__ = ("_carry_at", "_carry_fd", "_noted", "fd", "formatter")
+    __slots__ = ("_carry_at", "_carry_fd", "_noted", "clients", "fd", "formatter", "name")
 
-    def __init__(self, fd: int, name: str, max_line: int, carry_fd: int | None, slot: int) -> None:
+    def __init__(
+        self, fd: int, name: str, clients: Fanout, max_line: int, carry_fd: int | None, slot: int
+    ) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
+        self.name = name
+        self.clients = clients
         self._carry_fd = carry_fd
         self._carry_at = slot * (_LENGTH.size + max_line)
         carry = self._load(max_line)
@@ -71,12 +76,22 @@ class Output:
         self._streams: list[_Stream] = []
         for slot, (name, stream) in enumerate(names):
             if name in fds:
-                self._begin(_Stream(fds[name], stream, config.max_line, fds.get("carry"), slot))
+                clients = Fanout(loop)
+                self._begin(_Stream(fds[name], stream, clients, config.max_line, fds.get("carry"), slot))
 
     @property
     def ended(self) -> bool:
         """Whether nobody can write any more."""
         return not self._streams
+
+    def attach(self, sockets: Mapping[str, int]) -> None:
+        """Copy streams to sockets by name, which are closed here; one that has ended ends at once."""
+        for name, fd in sockets.items():
+            stream = next((stream for stream in self._streams if stream.name == name), None)
+            if stream is None:
+                os.close(fd)
+            else:
+                stream.clients.add(fd)
 
     def drain(self) -> None:
         """Take what the pipes hold now."""
@@ -89,15 +104,22 @@ class Output:
         """Stop reading, and close the file."""
         for stream in self._streams:
             self._loop.unwatch(stream.fd)
+            stream.clients.finish()
         self._streams.clear()
         self.file.close()
 
     def _begin(self, stream: _Stream) -> None:
         self._streams.append(stream)
-        self._loop.watch(stream.fd, READABLE, lambda _: self._ready(stream))
+        self._watch(stream)
+
+    def _watch(self, stream: _Stream) -> None:
+        if stream in self._streams:
+            self._loop.watch(stream.fd, READABLE, lambda _: self._ready(stream))
 
     def _ready(self, stream: _Stream) -> None:
-        self._read(stream)
+        if self._read(stream) and (pause_s := stream.clients.pause_s):
+            self._loop.unwatch(stream.fd)
+            self._loop.later(f"output {stream.fd}", pause_s, lambda: self._watch(stream))
 
     def _read(self, stream: _Stream) -> bool:
         """Take one chunk; return whether there may be more now."""
@@ -107,11 +129,14 @@ class Output:
             return False
         except OSError:  # EIO: nobody has the terminal open any more
             chunk = b""
+        if chunk:
+            stream.clients.feed(chunk)
         now_ns = time.time_ns()
         lines = stream.formatter.feed(chunk, now_ns) if chunk else stream.formatter.finish(now_ns)
         stream.note()
         self.file.append(lines)
         if not chunk:
             self._loop.unwatch(stream.fd)
+            stream.clients.finish()
             self._streams.remove(stream)
         return bool(chunk)

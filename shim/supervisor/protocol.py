@@ -13,6 +13,8 @@
       | <---------------------------- reply |                                     |
       | reopen | drain -------------------> | the same, passed on --------------> |
       | <---------------------------- reply | <---------------------------- reply |
+      | attach + fds | closestdin --------> | the same, passed on --------------> |  (copies output)
+      | <---------------------------- reply | <---------------------------- reply |
       | kill | forget --------------------> | forget ---------------------------> |
       | <---------------------------- reply |                                     |
       | upgrade + executable -------------> |  execve of itself                   |
@@ -172,6 +174,26 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Attach:
+    """Copy what a container writes from now on to the sockets named ``stdout`` and ``stderr``.
+
+    Each is closed when the container has closed that stream, or when its reader is too far behind.
+    """
+
+    seq: int
+    id: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStdin:
+    """Let a container read the end of its input: close every copy of ``stdin_write``. Idempotent."""
+
+    seq: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Upgrade:
     """Replace the program by execve of ``executable`` (the one fd) with ``argv``; children stay."""
 
@@ -199,7 +221,6 @@ class Reply:
         dropped_bytes: what a ``drain`` could not write.
     """
 
-
     seq: int
     failure: str = ""
     more: bool = False
@@ -217,7 +238,21 @@ class Exited:
 
 
 Message = (
-    Hello | Fork | List | Child | Adopt | Forget | Kill | Reopen | Drain | Upgrade | Shutdown | Reply | Exited
+    Hello
+    | Fork
+    | List
+    | Child
+    | Adopt
+    | Forget
+    | Kill
+    | Reopen
+    | Drain
+    | Attach
+    | CloseStdin
+    | Upgrade
+    | Shutdown
+    | Reply
+    | Exited
 )
 _MESSAGES: Final[Mapping[str, type]] = {
     c.__name__.lower(): c
@@ -231,6 +266,8 @@ _MESSAGES: Final[Mapping[str, type]] = {
         Kill,
         Reopen,
         Drain,
+        Attach,
+        CloseStdin,
         Upgrade,
         Shutdown,
         Reply,

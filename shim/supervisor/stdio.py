@@ -14,20 +14,20 @@ class Stdio:
     """Which streams a process gets.
 
     Attributes:
-        stdin: a pipe; else /dev/null.
-        out: pipes for stdout and stderr; else /dev/null.
+        stdin, stdout, stderr: each a pipe; else /dev/null.
         tty: its plan opens a terminal, so none of the above.
         uid, gid: who owns the pipes, so that /dev/stdout can be opened.
     """
 
     stdin: bool = False
-    out: bool = True
+    stdout: bool = True
+    stderr: bool = True
     tty: bool = False
     uid: int = 0
     gid: int = 0
 
 
-NO_STREAMS: Final = Stdio(out=False)
+NO_STREAMS: Final = Stdio(stdout=False, stderr=False)
 
 
 class Streams:
@@ -50,7 +50,7 @@ class Streams:
         if stdio.tty:
             return
         try:
-            for name, piped in (("stdin", stdio.stdin), ("stdout", stdio.out), ("stderr", stdio.out)):
+            for name, piped in (("stdin", stdio.stdin), ("stdout", stdio.stdout), ("stderr", stdio.stderr)):
                 if not piped:
                     self.childs[name] = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
                     continue

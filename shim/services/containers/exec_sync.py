@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Any, Final
+from typing import Final
 
 from shim.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from shim.model import ids
 from shim.model.container import ContainerState
+from shim.services.cgroup_removal import remove_exec_cgroup_later
 from shim.services.containers.capture import Capture
 from shim.services.node import Node
 from shim.services.validate import container as checks
 from shim.services.views import ContainerView, ExecResult
+from shim.services.waiters import comes_first
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +77,13 @@ async def _run(
     exited = node.waiters.expect(exec_id)
     try:
         launch = asyncio.ensure_future(node.launcher.exec(view, exec_id, cmd, place))
-        if not await _comes_first(launch, abandoned, deadline):  # a frozen container lets nobody in
+        if not await comes_first(launch, abandoned, deadline):  # a frozen container lets nobody in
             await node.supervisor.kill(exec_id)
             launch.add_done_callback(_close_outputs)
             raise _too_late(view, timeout_s)
         capture = Capture(launch.result(), node.settings.exec_output_bytes)
         try:
-            if not await _comes_first(exited, abandoned, deadline):
+            if not await comes_first(exited, abandoned, deadline):
                 await node.supervisor.kill(exec_id)
                 await asyncio.wait((exited,), timeout=_KILLED_WITHIN_S)
                 raise _too_late(view, timeout_s)
@@ -90,10 +92,7 @@ async def _run(
             capture.close()
     finally:
         node.waiters.drop(exec_id)
-        node.background.start(
-            f"removal of the cgroup of exec {exec_id}",
-            _remove_cgroup(node, view.spec.cgroup, number),
-        )
+        remove_exec_cgroup_later(node, view.spec.cgroup, number)
     if capture.dropped_bytes:
         log.warning("exec in container %s: %d bytes of output dropped", view.spec.id, capture.dropped_bytes)
     return ExecResult(
@@ -111,24 +110,3 @@ def _close_outputs(launch: asyncio.Future[dict[str, int]]) -> None:
     if not launch.cancelled() and launch.exception() is None:
         for fd in launch.result().values():
             os.close(fd)
-
-
-async def _remove_cgroup(node: Node, cgroup: str, number: int) -> None:
-    """Children in the background live on in it: then it is removed when they are gone."""
-
-    async def gone() -> bool:
-        return await node.pools.cgroups.run(node.cgroups.remove_exec, cgroup, number)
-
-    if not await gone():
-        node.background.retry(f"removal of cgroup exec {number} of {cgroup}", gone)
-
-
-async def _comes_first(event: asyncio.Future[Any], abandoned: asyncio.Event, deadline: float | None) -> bool:
-    """Wait for the first of: the event, the caller's leave, the deadline; tell whether it was the event."""
-    left = asyncio.ensure_future(abandoned.wait())
-    timeout_s = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0)
-    try:
-        await asyncio.wait((event, left), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        left.cancel()
-    return event.done()

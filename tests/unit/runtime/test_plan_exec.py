@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from shim.model.cgroup import CgroupJoin
@@ -47,3 +48,12 @@ def test_labels_are_as_the_containers(container: Any) -> None:
     assert plan.stage1[0] == KeepProc()
     assert plan.stage2[0] == OpenLabels((("attr/exec",),))
     assert plan.stage2[-3] == WriteLabels(("exec mine",))
+
+
+def test_a_terminal_is_opened_by_the_second_stage_and_named_in_the_environment(container: Any) -> None:
+    spec = dataclasses.replace(container().spec, env=(b"PATH=/bin", b"TERM=dumb"))
+    plan = plan_exec(spec, REF, ("x",), CgroupJoin((), "/exec"), Privileges(0), Limits(()), tty=True)
+    names = [type(step).__name__ for step in plan.stage2]
+    assert names.index("OpenTerminalHere") == names.index("Streams") - 1
+    assert plan.stage2[-1] == Execute(("x",), ("PATH=/bin", "TERM=xterm"))
+    assert not any("Terminal" in type(step).__name__ for step in plan.stage1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from shim.model.network import NetworkResult
 from shim.model.resources import Resources
 from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec
 from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
+from shim.model.streams import StreamOptions
 from shim.network.plugin import NetworkCondition, SetupRequest
 from shim.services import exits
 from shim.services.node import Node, Settings
@@ -206,6 +208,12 @@ class World:
     exec_hangs: bool = False
     connected: bool = True
     forgotten: list[str] = field(default_factory=list)
+    exec_gate: asyncio.Event | None = None
+    attach_error: Exception | None = None
+    far: dict[str, int] = field(default_factory=dict)  # the far ends of streams, for the test to use
+    kept: dict[str, int] = field(default_factory=dict)  # what is held for a container
+    closed_inputs: list[str] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
 
     # Supervisor
 
@@ -220,6 +228,17 @@ class World:
 
     async def reopen_log(self, id_: str) -> None:
         return None
+
+    async def attach(self, id_: str, sockets: Mapping[str, int]) -> None:
+        if self.attach_error is not None:
+            raise self.attach_error
+        self.far |= {name: os.dup(fd) for name, fd in sockets.items()}
+
+    async def close_stdin(self, id_: str) -> None:
+        self.closed_inputs.append(id_)
+
+    def duplicate(self, id_: str, name: str) -> int | None:
+        return os.dup(self.kept[name]) if name in self.kept else None
 
     # Launcher
 
@@ -241,10 +260,19 @@ class World:
         return ProcessRef(child.pid, child.start_time, "boot")
 
     async def exec(
-        self, view: ContainerView, exec_id: str, argv: tuple[str, ...], place: Place
+        self,
+        view: ContainerView,
+        exec_id: str,
+        argv: tuple[str, ...],
+        place: Place,
+        streams: StreamOptions | None = None,
     ) -> dict[str, int]:
         if self.start_error is not None:
             raise self.start_error
+        if self.exec_gate is not None:
+            await self.exec_gate.wait()
+        if streams is not None:
+            return self._exec_with(exec_id, place, streams)
         read, write = os.pipe()
         os.write(write, self.exec_output)
         os.close(write)
@@ -252,6 +280,28 @@ class World:
         if not self.exec_hangs:
             self.end(exec_id, 7)
         return {"stdout": read}
+
+    def _exec_with(self, exec_id: str, place: Place, streams: StreamOptions) -> dict[str, int]:
+        self._run(exec_id, EXEC, place)
+        if streams.tty:
+            master, self.far["tty"] = os.openpty()
+            return {"tty": master}
+        ends = {}
+        for name in ("stdin", "stdout", "stderr"):
+            if getattr(streams, name):
+                read, write = os.pipe()
+                ends[name], self.far[name] = (write, read) if name == "stdin" else (read, write)
+        return ends
+
+    async def sockets(self, spec: SandboxSpec, count: int) -> dict[str, int]:
+        self.batches.append(count)
+        await asyncio.sleep(0.01)
+        if self.start_error is not None:
+            raise self.start_error
+        return {
+            f"inet {number}": socket.socket(socket.AF_INET, socket.SOCK_STREAM).detach()
+            for number in range(count)
+        }
 
     # The kernel's part
 
@@ -349,3 +399,5 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     )
     yield made
     await made.node.close()
+    for fd in (*world.far.values(), *world.kept.values()):
+        os.close(fd)

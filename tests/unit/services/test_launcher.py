@@ -32,7 +32,9 @@ from shim.model.security import (
     SecurityProfile,
     User,
 )
+from shim.model.streams import StreamOptions
 from shim.runtime.plan import decode_plan
+from shim.runtime.plan_sockets import plan_sockets
 from shim.runtime.steps_process import Identity
 from shim.services.confinement.resolve import profiles_of
 from shim.services.launcher import Launcher
@@ -118,7 +120,7 @@ async def test_a_container_is_asked_for_with_all_that_is_kept(made: Launcher, su
     assert await made.container(sandbox_of(**PINS), view, PLACE) == ProcessRef(42, 43, "boot")
     (request,) = supervisor.requests
     assert (request.id, request.kind, request.kill_dir) == ("c", "container", "/cg/pods/c")
-    assert (request.stdio.stdin, request.stdio.out, request.stdio.tty) == (True, True, False)
+    assert (request.stdio.stdin, request.stdio.stdout, request.stdio.tty) == (True, True, False)
     assert (request.stdio.uid, request.stdio.gid) == (1000, 1001)
     assert request.log is not None
     assert (request.log.path, request.log.tty, request.log.max_line) == ("/log/c", False, 100)
@@ -131,7 +133,7 @@ async def test_namespaces_have_no_streams_and_their_sockets_come_back(
 ) -> None:
     assert await made.namespaces(sandbox_of(**PINS)) == {"stdout": 5, "stderr": 6}
     (request,) = supervisor.requests
-    assert (request.kind, request.stdio.out, request.log) == ("namespaces", False, None)
+    assert (request.kind, request.stdio.stdout, request.log) == ("namespaces", False, None)
 
 
 async def test_an_init_is_killed_by_its_cgroup(made: Launcher, supervisor: Supervisor) -> None:
@@ -227,3 +229,29 @@ async def test_an_unknown_capability_is_an_error(made: Launcher) -> None:
     asked = security(capabilities=Capabilities(add=("FLY",)))
     with pytest.raises(InvalidArgument, match="FLY"):
         await made.container(sandbox_of(**PINS), view_of(security=asked), PLACE)
+
+
+async def test_an_exec_gets_the_streams_that_were_asked_for(made: Launcher, supervisor: Supervisor) -> None:
+    view = view_of(ProcessRef(1, 2, "boot"), security=security())
+    await made.exec(view, "e1", ("x",), PLACE)
+    await made.exec(view, "e2", ("x",), PLACE, StreamOptions(stdin=True, stdout=True))
+    await made.exec(view, "e3", ("x",), PLACE, StreamOptions(stdin=True, stdout=True, tty=True))
+    given = [
+        (r.stdio.stdin, r.stdio.stdout, r.stdio.stderr, r.stdio.tty, r.stdio.uid, r.stdio.gid)
+        for r in supervisor.requests
+    ]
+    assert given == [
+        (False, True, True, False, 1000, 1001),
+        (True, True, False, False, 1000, 1001),
+        (True, True, False, True, 1000, 1001),
+    ]
+
+
+async def test_sockets_are_opened_where_the_pods_network_is_pinned(
+    made: Launcher, supervisor: Supervisor
+) -> None:
+    await made.sockets(sandbox_of(**PINS), 3)
+    (request,) = supervisor.requests
+    assert request.kind == "namespaces"
+    assert request.id != sandbox_of(**PINS).id
+    assert decode_plan(request.plan) == plan_sockets("/pins/net", 3)

@@ -1,0 +1,123 @@
+import asyncio
+import os
+from typing import Any
+
+import pytest
+
+from shim.errors import ExecFailed, FailedPrecondition, InvalidArgument, NotFound
+from shim.model.streams import StreamOptions
+from shim.services.containers import exec as module
+from shim.services.containers.create import create_container
+from shim.services.containers.exec import open_exec
+from shim.services.containers.start import start_container
+from shim.services.sandboxes.run import run_pod_sandbox
+
+ALL = StreamOptions(stdin=True, stdout=True, stderr=True)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HANG_UP_S", 0.01)
+
+
+async def running(bench: Any) -> str:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    id_: str = await create_container(bench.node, sandbox, bench.container())
+    await start_container(bench.node, id_)
+    return id_
+
+
+def exec_of(bench: Any) -> str:
+    (id_,) = (id_ for id_, child in bench.world.running.items() if child.kind == "exec")
+    return str(id_)
+
+
+async def settled(bench: Any) -> None:
+    await bench.until(lambda: not any("exec-" in path for path in bench.cgroups.limits))
+    assert len(bench.node.waiters) == 0
+
+
+async def test_the_exit_code_comes_from_the_supervisor(bench: Any) -> None:
+    session = await open_exec(bench.node, await running(bench), ("x",), ALL)
+    assert None not in (session.stdin, session.stdout, session.stderr)
+    waiting = asyncio.ensure_future(session.wait())
+    bench.world.end(exec_of(bench), 42)
+    assert await waiting == 42
+    await session.close()
+    assert (session.stdin, session.stdout, session.stderr) == (None, None, None)
+    await settled(bench)
+
+
+async def test_the_end_of_input_is_the_end_of_the_pipe(bench: Any) -> None:
+    session = await open_exec(bench.node, await running(bench), ("x",), ALL)
+    await session.close_stdin()
+    await session.close_stdin()
+    assert os.read(bench.world.far["stdin"], 10) == b""
+    await session.close()
+
+
+async def test_a_program_that_ignores_the_hang_up_is_killed(bench: Any) -> None:
+    session = await open_exec(bench.node, await running(bench), ("x",), ALL)
+    await asyncio.gather(session.close(), session.close())
+    assert await session.wait() == 137
+    await settled(bench)
+
+
+async def test_a_program_that_ends_by_the_hang_up_is_not_killed(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_HANG_UP_S", 10)
+    session = await open_exec(bench.node, await running(bench), ("x",), ALL)
+    closing = asyncio.ensure_future(session.close())
+    await asyncio.sleep(0.01)
+    bench.world.end(exec_of(bench), 129)
+    await closing
+    assert await session.wait() == 129
+
+
+async def test_a_terminal_has_two_descriptors_and_a_size(bench: Any) -> None:
+    options = StreamOptions(stdin=True, stdout=True, tty=True)
+    session = await open_exec(bench.node, await running(bench), ("x",), options)
+    assert session.stderr is None
+    assert session.stdin != session.stdout
+    session.resize(80, 24)
+    assert tuple(os.get_terminal_size(bench.world.far["tty"])) == (80, 24)
+    await session.close()
+    session.resize(1, 1)
+
+
+async def test_what_cannot_be_started_leaves_nothing(bench: Any) -> None:
+    id_ = await running(bench)
+    bench.world.start_error = ExecFailed("no such program")
+    with pytest.raises(ExecFailed):
+        await open_exec(bench.node, id_, ("x",), ALL)
+    await settled(bench)
+
+
+async def test_a_caller_that_leaves_before_it_runs_leaves_nothing(bench: Any) -> None:
+    id_ = await running(bench)
+    before = len(os.listdir("/proc/self/fd"))
+    bench.world.exec_gate = asyncio.Event()
+    call = asyncio.ensure_future(open_exec(bench.node, id_, ("x",), StreamOptions(stdin=True)))
+    await bench.until(lambda: len(bench.node.waiters))
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    bench.world.exec_gate.set()
+    await settled(bench)
+    os.close(bench.world.far.pop("stdin"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_what_cannot_be_executed_is_refused(bench: Any) -> None:
+    id_ = await running(bench)
+    with pytest.raises(InvalidArgument, match="cmd is empty"):
+        await open_exec(bench.node, id_, (), ALL)
+    with pytest.raises(InvalidArgument, match="at least one"):
+        await open_exec(bench.node, id_, ("x",), StreamOptions())
+    with pytest.raises(NotFound):
+        await open_exec(bench.node, "nope", ("x",), ALL)
+    bench.world.end(id_)
+    await bench.node.waiters.expect(id_)
+    with pytest.raises(FailedPrecondition, match="it is EXITED"):
+        await open_exec(bench.node, id_, ("x",), ALL)
