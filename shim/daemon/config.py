@@ -183,6 +183,9 @@ class ContainerDefaults:
     exec_output_bytes: int = setting(
         8 << 20, "output that ExecSync keeps, stdout and stderr together", _between(1024, 15 << 20)
     )
+    cdi_spec_dirs: tuple[str, ...] = setting(
+        ("/etc/cdi", "/var/run/cdi"), "where CDI files describe devices, the last hit counts", _all_absolute
+    )
     start_timeout_s: int = setting(
         60, "a start that takes longer fails, such as for a volume on a dead file server", _at_least(1)
     )

@@ -23,6 +23,7 @@ from shim.model.security import ProfileType
 from shim.network.select import Mode, Networks
 from shim.network.settings import BridgeSettings, CniSettings
 from shim.services import exits
+from shim.services.cdi.library import Library
 from shim.services.confinement import apparmor, seccomp, selinux
 from shim.services.launcher import Launcher
 from shim.services.node import HandlerFeatures, Node, Settings
@@ -80,6 +81,7 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
             supervisor=supervisor,
             launcher=launcher,
             pools=pools,
+            cdi=Library(config.container.cdi_spec_dirs),
         )
         stack.push_async_callback(node.close)
         await supervisor.open()

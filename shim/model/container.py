@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shim.model.edits import Edits
 from shim.model.image import ImageSpec
 from shim.model.mount import Rootfs, Volume
 from shim.model.resources import Resources
@@ -83,6 +84,7 @@ class ContainerSpec:
         stop_signal: signal number that StopContainer sends first.
         confinement: seccomp and the like, in force; None in records from before it was kept.
         argv, cwd, env: in force, from the image and the request; env entries are ``KEY=value`` as bytes.
+        edits: what CDI devices add.
     """
 
     id: str
@@ -101,6 +103,7 @@ class ContainerSpec:
     created_at_ns: int
     confinement: Confinement | None = None
     version: int = 1
+    edits: Edits = Edits()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 from shim.kernel import mount
 from shim.runtime.steps_mounts import MountNew
 
-# (path, ``c`` or ``b``, major, minor, permission bits, uid, gid)
+# (path, ``c``, ``b`` or ``p``, major, minor, permission bits, uid, gid)
 DeviceNode = tuple[str, str, int, int, int, int, int]
 
 PLAIN: Final = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC

@@ -24,6 +24,7 @@ from typing import Final, NoReturn
 
 from shim.errors import FailedPrecondition, KernelError
 from shim.kernel import process, unix
+from shim.runtime import steps_hooks as _hooks
 from shim.runtime import steps_labels as _labels
 from shim.runtime import steps_mounts as _mounts
 from shim.runtime import steps_namespaces as _namespaces
@@ -40,7 +41,7 @@ from shim.runtime.steps import Step
 ANNOUNCEMENT: Final = struct.Struct("=q")
 
 # Importing them makes their steps known to ``decode_plan``.
-STEP_MODULES: Final = (_labels, _mounts, _namespaces, _process, _reaper, _volumes)
+STEP_MODULES: Final = (_hooks, _labels, _mounts, _namespaces, _process, _reaper, _volumes)
 
 _FAILED: Final = 128
 _PRACTICE: Final = encode_plan(

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from shim.errors import InvalidArgument
+from shim.errors import InvalidArgument, Unimplemented
 from shim.kernel import mount
 from shim.model.cgroup import Place
 from shim.model.container import ContainerSpec, ProcessRef
@@ -18,6 +18,7 @@ from shim.model.mount import Volume
 from shim.model.sandbox import SandboxSpec
 from shim.model.security import NamespaceMode
 from shim.runtime import default_files as defaults
+from shim.runtime import plan_hooks
 from shim.runtime.plan import Plan
 from shim.runtime.plan_mount_label import label_mounts
 from shim.runtime.plan_process import Limits, plan_label_files, plan_program, plan_surroundings
@@ -42,9 +43,14 @@ from shim.runtime.steps_namespaces import (
     Unshare,
 )
 from shim.runtime.steps_process import Streams
-from shim.runtime.steps_volumes import AttachVolume, OpenVolume, ShowCgroups
+from shim.runtime.steps_volumes import AttachVolume, OpenVolume, RestrictVolume, ShowCgroups
 
 _CGROUPS = "/sys/fs/cgroup"
+_ATTRIBUTES = {
+    "nosuid": mount.MOUNT_ATTR_NOSUID,
+    "nodev": mount.MOUNT_ATTR_NODEV,
+    "noexec": mount.MOUNT_ATTR_NOEXEC,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ def plan_container(c: ContainerPlan) -> Plan:
 
     Raises:
         InvalidArgument: a volume lies where none can be.
+        Unimplemented: hooks of a device cannot be run in this pod.
     """
     _refuse(c)
     volumes = plan_volumes(c)
@@ -87,6 +94,7 @@ def plan_container(c: ContainerPlan) -> Plan:
         *keep_proc,
         OpenCgroups(c.place.join.v1_tasks, c.place.join.v2_dir),
         *_open_volumes(enumerate(volumes)),
+        *plan_hooks.before(c.spec),
         *_namespaces(c),
         DetachFromHost(),
         MountOverlay(c.spec.rootfs.lowers, c.spec.rootfs.upper, c.spec.rootfs.work),
@@ -95,7 +103,7 @@ def plan_container(c: ContainerPlan) -> Plan:
     ]
     if c.spec.config.tty:
         stage1.append(OpenTerminal(c.spec.user.uid, 0, 0))
-    stage1 = [*label_mounts(stage1, c.mount_label), PivotRoot()]
+    stage1 = [*label_mounts(stage1, c.mount_label), *_hooks(c), PivotRoot()]
     stage2: list[Step] = [
         *open_labels,
         *_late_mounts(c, replaced),
@@ -116,7 +124,8 @@ def plan_container(c: ContainerPlan) -> Plan:
 def plan_volumes(c: ContainerPlan) -> list[Volume]:
     """Return what is bound: the pod's files unless a volume is in their place; outer paths come first."""
     security = c.spec.config.security
-    theirs = {_normal(volume.container_path) for volume in c.spec.config.volumes}
+    asked = _asked_volumes(c)
+    theirs = {_normal(volume.container_path) for volume in asked}
     ours = [
         Volume(path, source, readonly=security.readonly_rootfs)
         for path, source in c.pod_files.items()
@@ -124,7 +133,14 @@ def plan_volumes(c: ContainerPlan) -> list[Volume]:
     ]
     if "/dev/shm" not in theirs:  # noqa: S108 - a mount point, not a place for a file
         ours.append(Volume("/dev/shm", c.shm))  # noqa: S108
-    return sorted([*ours, *c.spec.config.volumes], key=lambda v: _normal(v.container_path).count("/"))
+    return sorted([*ours, *asked], key=lambda v: _normal(v.container_path).count("/"))
+
+
+def _asked_volumes(c: ContainerPlan) -> list[Volume]:
+    """Return those of the request and those of CDI devices, which take the place of others."""
+    edited = {_normal(volume.container_path): volume for volume in c.spec.edits.volumes}
+    asked = [volume for volume in c.spec.config.volumes if _normal(volume.container_path) not in edited]
+    return [*asked, *edited.values()]
 
 
 def shared_kinds(c: ContainerPlan) -> tuple[str, ...]:
@@ -147,17 +163,40 @@ def pid_mode(spec: ContainerSpec, sandbox: SandboxSpec) -> NamespaceMode:
 
 
 def _namespaces(c: ContainerPlan) -> Iterable[Step]:
+    """Enter the namespaces; the one of PIDs waits for hooks, which would be born in it."""
     shared = shared_kinds(c)
     mode = pid_mode(c.spec, c.sandbox)
+    early = shared
     if shared:
         yield OpenNamespaces(tuple((kind, c.sandbox.pins[kind]) for kind in shared))
+    if c.spec.edits.hooks:
+        early = tuple(kind for kind in shared if kind != "pid")
+    elif mode is NamespaceMode.TARGET:
+        yield _join_target(c)
+    if early:
+        yield JoinNamespaces(early)
+    own_pids = mode is NamespaceMode.CONTAINER and not c.spec.edits.hooks
+    yield Unshare(("mnt", "pid") if own_pids else ("mnt",))
+
+
+def _hooks(c: ContainerPlan) -> Iterable[Step]:
+    """Run the hooks, then do what waited for them."""
+    if not c.spec.edits.hooks:
+        return
+    yield from plan_hooks.run(c.spec, c.sandbox.config.hostname)
+    mode = pid_mode(c.spec, c.sandbox)
     if mode is NamespaceMode.TARGET:
-        if c.target is None:
-            raise InvalidArgument("pid namespace mode TARGET needs the container that it names to run")
-        yield JoinProcess(c.target.pid, c.target.start_time, ("pid",))
-    if shared:
-        yield JoinNamespaces(shared)
-    yield Unshare(("mnt", "pid") if mode is NamespaceMode.CONTAINER else ("mnt",))
+        yield _join_target(c)
+    elif mode is NamespaceMode.CONTAINER:
+        yield Unshare(("pid",))
+    elif "pid" in shared_kinds(c):
+        yield JoinNamespaces(("pid",))
+
+
+def _join_target(c: ContainerPlan) -> Step:
+    if c.target is None:
+        raise InvalidArgument("pid namespace mode TARGET needs the container that it names to run")
+    return JoinProcess(c.target.pid, c.target.start_time, ("pid",))
 
 
 def _open_volumes(volumes: Iterable[tuple[int, Volume]]) -> Iterable[Step]:
@@ -169,6 +208,9 @@ def _open_volumes(volumes: Iterable[tuple[int, Volume]]) -> Iterable[Step]:
             volume.recursive_read_only,
             int(volume.propagation),
         )
+        attributes = sum(_ATTRIBUTES.get(option, 0) for option in volume.mount_options)
+        if attributes:
+            yield RestrictVolume(f"volume {number}", attributes)
 
 
 def _default_mounts(c: ContainerPlan, replaced: frozenset[str]) -> Iterable[Step]:
@@ -221,10 +263,12 @@ def _normal(path: str) -> str:
 
 
 def _refuse(c: ContainerPlan) -> None:
-    config = c.spec.config
-    if config.tty and "/dev/pts" in {_normal(volume.container_path) for volume in config.volumes}:
+    if c.spec.edits.hooks and "user" in c.sandbox.pins:
+        raise Unimplemented("hooks of CDI devices cannot be run for a pod with a user namespace")
+    volumes = _asked_volumes(c)
+    if c.spec.config.tty and "/dev/pts" in {_normal(volume.container_path) for volume in volumes}:
         raise InvalidArgument("a container with a terminal cannot have a volume at /dev/pts")
-    for volume in config.volumes:
+    for volume in volumes:
         if _normal(volume.container_path) == "/proc" and volume.host_path != "/proc":
             raise InvalidArgument(
                 "a volume at /proc must be the node's /proc: no other is a proc file system"

@@ -22,6 +22,7 @@ from shim.runtime.rooted import attach_in_root
 from shim.runtime.steps import Step, step
 
 _NULL_DEVICE: Final = os.makedev(1, 3)
+_TYPES: Final = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
 @step
@@ -120,7 +121,7 @@ class MakeDevices(Step):
     """Make device nodes and links.
 
     Attributes:
-        nodes: tuples of (path, ``c`` or ``b``, major, minor, permission bits, uid, gid).
+        nodes: tuples of (path, ``c``, ``b`` or ``p``, major, minor, permission bits, uid, gid).
         links: pairs of (path, what it leads to).
     """
 
@@ -135,7 +136,7 @@ class MakeDevices(Step):
         umask = os.umask(0)
         for path, kind, major, minor, mode, uid, gid in self.nodes:
             parent, name = _parent(root, path, parents)
-            type_ = stat.S_IFCHR if kind == "c" else stat.S_IFBLK
+            type_ = _TYPES[kind]
             _replace(os.mknod, parent, name, name, type_ | mode, os.makedev(major, minor))
             if uid or gid:
                 os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)

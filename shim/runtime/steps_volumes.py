@@ -76,6 +76,25 @@ class OpenVolume(Step):
 
 @step
 @dataclass(frozen=True, slots=True)
+class RestrictVolume(Step):
+    """Set attributes of an opened volume; mounts below it keep their own.
+
+    Attributes:
+        attributes: MOUNT_ATTR_* bits.
+    """
+
+    name: str
+    attributes: int
+    SAYS: ClassVar = "restrict a volume"
+
+    def execute(self, context: Context) -> None:
+        """Set them, before anybody can see the volume."""
+        tree = context.look(self.name)
+        mount.mount_setattr(tree, "", mount.AT_EMPTY_PATH, set_=self.attributes)
+
+
+@step
+@dataclass(frozen=True, slots=True)
 class AttachVolume(Step):
     """Put an opened volume where the container sees it."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from shim.model.cgroup import ALLOW_ALL, DeviceRule
-from shim.model.container import ContainerConfig
+from shim.model.container import ContainerConfig, ContainerSpec
 from shim.runtime.default_files import DEVICES
 from shim.services import host_devices
 
@@ -27,15 +27,20 @@ DEFAULT: Final[tuple[DeviceRule, ...]] = (
 )
 
 
-def of_container(config: ContainerConfig) -> tuple[DeviceRule, ...]:
+def of_container(spec: ContainerSpec) -> tuple[DeviceRule, ...]:
     """Return the rules of a container. Blocking, for a short time: it looks at the node's devices.
 
     Raises:
         InvalidArgument: a device asked for is none, or is missing.
     """
-    if config.security.privileged:
+    if spec.config.security.privileged:
         return ALLOW_ALL
-    return (*DEFAULT, *_asked(config))
+    edited = (
+        DeviceRule(True, each.type, each.major, each.minor, each.access)
+        for each in spec.edits.devices
+        if each.type in ("b", "c") and each.access
+    )
+    return (*DEFAULT, *_asked(spec.config), *edited)
 
 
 def _asked(config: ContainerConfig) -> Iterator[DeviceRule]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from shim.errors import FailedPrecondition, NotFound
@@ -16,6 +16,7 @@ from shim.model.sandbox import SandboxSpec
 from shim.model.security import Confinement, ContainerSecurity, NamespaceMode
 from shim.model.streams import StreamOptions
 from shim.runtime import rlimits, seccomp_filter
+from shim.runtime.default_files import DeviceNode
 from shim.runtime.plan import Plan, encode_plan
 from shim.runtime.plan_container import ContainerPlan, pid_mode, plan_container
 from shim.runtime.plan_exec import plan_exec
@@ -209,7 +210,7 @@ class Launcher:
             limits=self._limits,
             pod_files={f"/etc/{name}": os.path.join(directory, name) for name in _POD_FILES},
             shm=self._layout.shm(sandbox.id) if "ipc" in sandbox.pins else _HOST_SHM,
-            devices=host_devices.find(spec.config.devices, every=security.privileged),
+            devices=(*host_devices.find(spec.config.devices, every=security.privileged), *_edited(spec)),
             target=self._target(spec, sandbox),
             mount_label=self._confinement(spec).mount_label,
         )
@@ -244,3 +245,8 @@ class Launcher:
             level = logging.DEBUG if text in self._told else logging.WARNING
             self._told.add(text)
             log.log(level, "%s: %s", what, text)
+
+
+def _edited(spec: ContainerSpec) -> Iterator[DeviceNode]:
+    for each in spec.edits.devices:
+        yield each.path, each.type, each.major, each.minor, each.mode, each.uid, each.gid

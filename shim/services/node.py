@@ -14,6 +14,7 @@ from shim.model.container import ProcessRef
 from shim.model.security import ProfileType
 from shim.services import processes
 from shim.services.background import Background
+from shim.services.cdi.library import Library
 from shim.services.collaborators import Cgroups, Images, Launcher, Networks, Supervisor
 from shim.services.flights import Flights
 from shim.services.locks import Locks
@@ -88,6 +89,7 @@ class Node:
     """Everything that verbs work with.
 
     Attributes:
+        cdi: the devices that files of the node describe.
         making: ids of sandboxes that are being made; no list shows them.
         inits: ids of sandboxes whose init runs.
         stops: the stops under way, by container id.
@@ -105,6 +107,7 @@ class Node:
     supervisor: Supervisor
     launcher: Launcher
     pools: Pools
+    cdi: Library = field(default_factory=Library)
     locks: Locks = field(default_factory=Locks)
     flights: Flights = field(default_factory=Flights)
     background: Background = field(default_factory=Background)

@@ -128,7 +128,7 @@ def _runtime_spec(view: ContainerView, sandbox: SandboxView | None) -> dict[str,
         },
         "root": {"path": spec.rootfs.upper, "readonly": security.readonly_rootfs},
         "hostname": sandbox.spec.config.hostname if sandbox else "",
-        "mounts": [_mount(volume) for volume in config.volumes],
+        "mounts": [_mount(volume) for volume in (*config.volumes, *spec.edits.volumes)],
         "annotations": dict(config.annotations),
         "linux": {
             "cgroupsPath": spec.cgroup,
@@ -138,7 +138,10 @@ def _runtime_spec(view: ContainerView, sandbox: SandboxView | None) -> dict[str,
             "seccomp": {"profile": confinement.seccomp.name, "sha256": confinement.seccomp_digest},
             "maskedPaths": list(security.masked_paths),
             "readonlyPaths": list(security.readonly_paths),
-            "devices": [{"path": device.container_path} for device in config.devices],
+            "devices": [
+                *({"path": device.container_path} for device in config.devices),
+                *({"path": node.path} for node in spec.edits.devices),
+            ],
         },
     }
 

@@ -13,6 +13,8 @@ from shim.model.image import Image
 from shim.model.mount import Rootfs
 from shim.model.sandbox import SandboxConfig, SandboxState
 from shim.services import host_files
+from shim.services.cdi import names
+from shim.services.cdi import resolve as cdi
 from shim.services.confinement.resolve import resolve
 from shim.services.containers import identity, process, signals
 from shim.services.node import Node
@@ -82,20 +84,21 @@ async def _find_or_make(node: Node, sandbox_id: str, config: ContainerConfig) ->
 
 
 def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: Image) -> ContainerSpec:
-    """Return the spec but for its root file system. Blocking: it reads files of the image."""
+    """Return the spec but for its root file system. Blocking: it reads files of the image and of the node."""
     id_ = ids.new_id()
     passwd = node.images.read_file(image, "/etc/passwd") or b""
     group = node.images.read_file(image, "/etc/group") or b""
     user, home = identity.resolve(config.security, image.config.user, passwd, group)
     hostname = host_files.pod_hostname(sandbox.spec.config, node.settings.hostname)
-    env = process.resolve_env(config, image.config, hostname)
+    added = cdi.resolve(node.cdi.find(names.requested(config)), user)
+    env = process.add_env(process.resolve_env(config, image.config, hostname), added.env)
     return ContainerSpec(
         id=id_,
         sandbox_id=sandbox.spec.id,
         config=config,
         image_id=image.id,
         image_ref=image.repo_digests[0] if image.repo_digests else image.id,
-        user=user,
+        user=identity.with_groups(user, added.gids),
         log_path=log_path(sandbox.spec.config.log_directory, config.log_path),
         cgroup=node.cgroups.path(sandbox.spec.cgroup_parent, id_),
         stop_signal=signals.stop_signal(config.stop_signal, image.config.stop_signal),
@@ -105,6 +108,7 @@ def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: I
         env=process.add_home(env, home),
         created_at_ns=node.now_ns(),
         confinement=resolve(node.settings, node.layout.profiles, config, sandbox.spec),
+        edits=added.edits,
     )
 
 

@@ -6,6 +6,7 @@ the node looks names up.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -51,6 +52,11 @@ def resolve(security: ContainerSecurity, image_user: str, passwd: bytes, group: 
         groups += [number for _, number, members in _groups(group) if account.name in members]
     extra = tuple(dict.fromkeys(number for number in groups if number != gid))
     return User(account.uid, gid, (gid, *extra)), account.home
+
+
+def with_groups(user: User, gids: tuple[int, ...]) -> User:
+    """Return the user with further supplemental groups."""
+    return dataclasses.replace(user, groups=tuple(dict.fromkeys((*user.groups, *gids))))
 
 
 def _wanted(security: ContainerSecurity, image_user: str) -> tuple[str, str]:

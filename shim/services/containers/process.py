@@ -38,6 +38,11 @@ def resolve_env(config: ContainerConfig, image: ImageConfig, hostname: str) -> t
     return _last_wins([*ours, *theirs, *map(_entry, config.envs)])
 
 
+def add_env(env: tuple[bytes, ...], entries: Iterable[str]) -> tuple[bytes, ...]:
+    """Return ``env`` with further ``KEY=value`` entries, which go before equal keys in it."""
+    return _last_wins([*env, *(entry.encode("utf-8", "surrogateescape") for entry in entries)])
+
+
 def resolve_cwd(config: ContainerConfig, image: ImageConfig) -> str:
     """Return the absolute directory to start in."""
     cwd = config.working_dir or image.working_dir or "/"

@@ -76,7 +76,7 @@ async def _start(node: Node, sandbox: SandboxView, view: ContainerView) -> Proce
 
 def _make_cgroup(node: Node, view: ContainerView) -> Place:
     """Blocking: it looks at the node's devices."""
-    devices = device_rules.of_container(view.spec.config)
+    devices = device_rules.of_container(view.spec)
     return node.cgroups.create(view.spec.cgroup, view.status.resources, devices)
 
 

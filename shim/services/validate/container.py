@@ -10,6 +10,7 @@ from shim.kernel import capabilities
 from shim.model.container import ContainerConfig, Device
 from shim.model.mount import Propagation, Volume
 from shim.model.security import ContainerSecurity, ProfileType
+from shim.services.cdi import names
 from shim.services.confinement import apparmor, seccomp, selinux
 from shim.services.validate import values
 
@@ -37,6 +38,7 @@ def check(config: ContainerConfig) -> None:
         _volume(volume)
     for device in config.devices:
         _device(device)
+    names.requested(config)
     values.resources("linux.resources", config.resources)
     _security(config.security)
     _not_yet(config)
@@ -101,8 +103,6 @@ def _not_yet(config: ContainerConfig) -> None:
             raise Unimplemented(f"ImageVolumeMountFailed: {where}: images cannot be mounted as volumes")
         if volume.uid_mappings or volume.gid_mappings:
             raise Unimplemented(f"{where}: ids of volumes cannot be mapped")
-    if config.cdi_devices:
-        raise Unimplemented(f"CDI devices are not supported: {', '.join(config.cdi_devices)}")
 
 
 def _device(device: Device) -> None:

@@ -162,9 +162,7 @@ class Bed:
     async def start(self, sandbox: SandboxSpec, spec: ContainerSpec) -> ContainerView:
         view = ContainerView(spec, ContainerStatus(resources=spec.config.resources))
         self.paths.append(spec.cgroup)
-        place = self.cgroups.create(
-            spec.cgroup, spec.config.resources, device_rules.of_container(spec.config)
-        )
+        place = self.cgroups.create(spec.cgroup, spec.config.resources, device_rules.of_container(spec))
         process = await self.launcher.container(sandbox, view, place)
         view = ContainerView(
             spec, dataclasses.replace(view.status, started_at_ns=time.time_ns(), process=process)

@@ -111,6 +111,7 @@ class Daemon:
             "network.bridge": self.bridge,
             "network.netns_dir": f"{self.scratch}/netns",
             "registry.config_path": [f"{self.scratch}/certs.d"],
+            "container.cdi_spec_dirs": [f"{self.scratch}/cdi/etc", f"{self.scratch}/cdi/run"],
         }
         flags = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
         command = [

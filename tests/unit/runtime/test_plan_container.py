@@ -10,6 +10,7 @@ import pytest
 from shim.errors import InvalidArgument
 from shim.kernel import mount
 from shim.model.container import ProcessRef
+from shim.model.edits import Edits
 from shim.model.mount import Propagation, Volume
 from shim.model.resources import Resources
 from shim.model.security import ContainerSecurity, NamespaceMode, NamespaceOptions
@@ -22,7 +23,7 @@ from shim.runtime.steps_labels import KeepProc, OpenLabels, WriteLabels
 from shim.runtime.steps_mounts import MakeDevices, MountNew, OpenTerminal, ProtectPaths, RootReadonly
 from shim.runtime.steps_namespaces import JoinNamespaces, JoinProcess, Unshare
 from shim.runtime.steps_process import Defaults, Execute, Identity, Streams
-from shim.runtime.steps_volumes import AttachVolume, OpenVolume, ShowCgroups
+from shim.runtime.steps_volumes import AttachVolume, OpenVolume, RestrictVolume, ShowCgroups
 
 S = TypeVar("S", bound=Step)
 
@@ -219,3 +220,28 @@ def test_labels_are_opened_first_and_written_before_privileges_go(container: Any
     assert not {"KeepProc", "OpenLabels", "WriteLabels"} & {
         *names(plan_container(container()).stage1 + plan_container(container()).stage2)
     }
+
+
+def edited(c: Any, *volumes: Volume) -> Any:
+    return dataclasses.replace(c, spec=dataclasses.replace(c.spec, edits=Edits(volumes=volumes)))
+
+
+def test_a_volume_of_a_device_takes_the_place_of_others(container: Any) -> None:
+    asked = container(volumes=(Volume("/data/", "/h/theirs"), Volume("/other", "/h/other")))
+    made = edited(asked, Volume("/data", "/h/device"), Volume("/etc/hosts", "/h/hosts"))
+    sources = {volume.container_path: volume.host_path for volume in plan_volumes(made)}
+    assert sources["/data"] == "/h/device"
+    assert sources["/etc/hosts"] == "/h/hosts"
+    assert sources["/other"] == "/h/other"
+    assert "/data/" not in sources
+
+
+def test_attributes_of_a_volume_are_set_before_it_is_seen(container: Any) -> None:
+    made = edited(container(), Volume("/data", "/h", mount_options=("nosuid", "nodev")))
+    plan = plan_container(made)
+    (restrict,) = of(plan, RestrictVolume)
+    assert restrict.attributes == mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+    opened = next(step for step in of(plan, OpenVolume) if step.host_path == "/h")
+    assert opened.name == restrict.name
+    with pytest.raises(InvalidArgument, match="/proc"):
+        plan_container(edited(container(), Volume("/proc", "/h")))

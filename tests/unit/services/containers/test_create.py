@@ -9,6 +9,7 @@ from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotF
 from shim.model.container import ContainerState
 from shim.model.image import ImageSpec
 from shim.model.security import ContainerSecurity, User
+from shim.services.cdi.library import Library
 from shim.services.containers.create import create_container, log_path
 from shim.services.containers.status import container_status
 from shim.services.sandboxes.run import run_pod_sandbox
@@ -29,6 +30,22 @@ async def test_all_is_resolved_and_written_down_and_nothing_runs(bench: Any) -> 
     assert spec.cgroup == f"/cri-shim/{id_}"
     assert (spec.image_ref, spec.stop_signal) == (bench.images.images[0].repo_digests[0], 15)
     assert spec.rootfs.upper.endswith(f"{id_}/fs")
+
+
+async def test_what_devices_edit_is_written_down(bench: Any) -> None:
+    (bench.tmp_path / "cdi").mkdir()
+    (bench.tmp_path / "cdi" / "v.yaml").write_text(
+        "cdiVersion: 0.7.0\nkind: v.com/c\ndevices:\n- name: a\n  containerEdits:\n"
+        "    {env: [HOSTNAME=device], additionalGids: [44, 1000], deviceNodes: [{path: /dev/null}]}\n"
+    )
+    bench.node.cdi = Library((str(bench.tmp_path / "cdi"),))
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    id_ = await create_container(bench.node, sandbox, bench.container(cdi_devices=("v.com/c=a",)))
+    node = await bench.restart()
+    spec = container_status(node, id_).spec
+    assert spec.user == User(1000, 1000, (1000, 44))
+    assert b"HOSTNAME=device" in spec.env
+    assert [(each.path, each.major, each.minor) for each in spec.edits.devices] == [("/dev/null", 1, 3)]
 
 
 async def test_the_stored_sandbox_wins_over_what_the_caller_sends(bench: Any) -> None:
@@ -67,6 +84,7 @@ async def test_an_undelivered_container_is_collected_by_the_next_daemon(bench: A
         ({"log_path": "../x"}, InvalidArgument),
         ({"security": ContainerSecurity(run_as_username="nobody-here")}, InvalidArgument),
         ({"stop_signal": 99}, InvalidArgument),
+        ({"cdi_devices": ("v.com/c=a",)}, InvalidArgument),
     ],
 )
 async def test_a_refused_container_leaves_nothing(bench: Any, changes: dict[str, Any], error: type) -> None:

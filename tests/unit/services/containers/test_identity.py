@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from shim.errors import InvalidArgument
 from shim.model.security import ContainerSecurity, SupplementalGroupsPolicy, User
-from shim.services.containers.identity import resolve
+from shim.services.containers.identity import resolve, with_groups
 
 PASSWD = b"""# comment
 root:x:0:0:root:/root:/bin/sh
@@ -99,3 +99,7 @@ def test_an_image_without_files_still_runs_numbers() -> None:
 def test_hostile_files_are_no_more_than_useless(passwd: bytes, group: bytes) -> None:
     user, _ = resolve(ContainerSecurity(run_as_user=5), "", passwd, group)
     assert user.uid == 5
+
+
+def test_further_groups_come_last_and_once() -> None:
+    assert with_groups(User(1, 2, (2, 3)), (3, 44, 44)) == User(1, 2, (2, 3, 44))

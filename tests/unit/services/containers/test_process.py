@@ -68,3 +68,7 @@ def test_the_working_directory_is_absolute() -> None:
     assert process.resolve_cwd(config(working_dir="/x"), IMAGE) == "/x"
     assert process.resolve_cwd(config(), ImageConfig(working_dir="app")) == "/app"
     assert process.resolve_cwd(config(), ImageConfig()) == "/"
+
+
+def test_further_variables_go_before_those_that_are_there() -> None:
+    assert process.add_env((b"A=1", b"B=2"), ["A=3", "C=\udcff"]) == (b"A=3", b"B=2", b"C=\xff")

@@ -55,6 +55,8 @@ def test_what_a_kubelet_sends_is_accepted() -> None:
         ({"devices": (Device("", "/dev/fuse"),)}, "container_path"),
         ({"devices": (Device("/dev/fuse", "/dev/../etc"),)}, r"'\.\.'"),
         ({"devices": (Device("/dev/fuse", "/dev/fuse", "rx"),)}, "permissions"),
+        ({"cdi_devices": ("gpu0",)}, "'gpu0' is not the name of a CDI device"),
+        ({"annotations": {"cdi.k8s.io/x": "vendor.com/gpu=0,"}}, "CDI device"),
         ({"resources": Resources(cpu_period_us=-1)}, "cpu_period"),
         ({"resources": Resources(cpu_quota_us=-2)}, "cpu_quota"),
         ({"resources": Resources(cpu_quota_us=999)}, "cpu_quota"),
@@ -89,7 +91,6 @@ def test_a_secret_is_not_in_the_error() -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"cdi_devices": ("vendor.com/gpu=0",)},
         {"volumes": (Volume("/v", image=ImageSpec("i")),)},
         {"volumes": (Volume("/v", "/h", uid_mappings=(IdMapping(0, 0, 1),)),)},
     ],
