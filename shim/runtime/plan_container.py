@@ -237,8 +237,10 @@ def _late_mounts(c: ContainerPlan, replaced: frozenset[str]) -> Iterable[Step]:
     if "/proc" not in replaced:
         yield MountNew("proc", "proc", "/proc", defaults.PLAIN, ())
     if not c.place.join.v1_tasks and not replaced & {"/sys", _CGROUPS}:
-        yield Unshare(("cgroup",))
-        readonly = 0 if c.spec.config.security.privileged else mount.MOUNT_ATTR_RDONLY
+        privileged = c.spec.config.security.privileged
+        if not privileged:  # such a one looks after the node, as elsewhere: it sees the whole tree
+            yield Unshare(("cgroup",))
+        readonly = 0 if privileged else mount.MOUNT_ATTR_RDONLY
         yield MountNew("cgroup2", "cgroup", _CGROUPS, defaults.PLAIN | readonly, ())
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import posixpath
 
-from shim.errors import AlreadyExists, FailedPrecondition
+from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from shim.model import ids
 from shim.model.container import ContainerConfig, ContainerMetadata, ContainerSpec, ContainerStatus
 from shim.model.image import Image
@@ -47,6 +47,10 @@ async def create_container(
     """
     checks.check(config)
     sandbox = node.records.sandbox(sandbox_id)
+    if config.security.privileged and not sandbox.spec.config.security.privileged:
+        raise InvalidArgument(
+            f"no privileged container is allowed in sandbox {sandbox.spec.id}, which is not"
+        )
     id_ = await node.flights.join_or_start(
         ("container", sandbox.spec.id, config.metadata),
         config,

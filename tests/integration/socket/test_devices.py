@@ -120,3 +120,43 @@ def test_a_privileged_container_has_every_device_of_the_node(daemon: Any) -> Non
     disk = next((entry for entry in ours if stat.S_ISBLK(entry.lstat().st_mode)), None)
     if disk is not None:
         assert daemon.exec(id_, "sh", "-c", f"(: < /dev/{disk.name}) 2>&1") == ""
+
+
+def test_a_privileged_container_may_change_sys_and_its_cgroups(daemon: Any) -> None:
+    script = (
+        "busybox grep -E ' /sys | /sys/fs/cgroup| /proc' /proc/mounts | busybox cut -d ' ' -f 2,4;"
+        "for at in /sys/fs/cgroup /sys/fs/cgroup/*; do [ -f $at/cgroup.procs ] || continue;"
+        " busybox mkdir $at/mine && busybox rmdir $at/mine && echo $at; done;"
+        "cat /proc/sys/kernel/hostname > /proc/sys/kernel/hostname && echo sysctl"
+    )
+    run = ("sh", "-c", script)
+    told = daemon.exec(start(daemon, privileged=True), *run).splitlines()
+    mounts = dict(line.split(" ") for line in told if " " in line)
+    assert {path for path, options in mounts.items() if "rw" not in options.split(",")} == set()
+    assert "/proc/kcore" not in mounts
+    assert any(line.startswith("/sys/fs/cgroup") and " " not in line for line in told)
+    assert "sysctl" in told
+    told = daemon.exec(start(daemon), *run).splitlines()
+    mounts = dict(line.split(" ") for line in told if " " in line)
+    assert {"/sys", "/sys/fs/cgroup"} <= {
+        path for path, options in mounts.items() if "ro" in options.split(",")
+    }
+    assert not [line for line in told if " " not in line]
+
+
+def test_a_cgroup_that_a_container_made_goes_with_it(daemon: Any) -> None:
+    id_ = start(daemon, privileged=True)
+    script = "cd /sys/fs/cgroup; [ -d devices ] && cd devices; busybox mkdir -p mine/below; ls -d mine/below"
+    assert daemon.exec(id_, "sh", "-c", script) == "mine/below\n"
+    daemon.remove_all()
+    assert not [
+        at for at in Path("/sys/fs/cgroup").iterdir() if list(Path(f"{at}{daemon.parent}").glob("*/mine"))
+    ]
+
+
+def test_a_sandbox_that_is_not_privileged_takes_no_privileged_container(daemon: Any) -> None:
+    config = daemon.container_config()
+    config.linux.security_context.privileged = True
+    with pytest.raises(grpc.RpcError) as caught:
+        daemon.create(daemon.run_pod(), config)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -245,3 +245,11 @@ def test_attributes_of_a_volume_are_set_before_it_is_seen(container: Any) -> Non
     assert opened.name == restrict.name
     with pytest.raises(InvalidArgument, match="/proc"):
         plan_container(edited(container(), Volume("/proc", "/h")))
+
+
+def test_a_privileged_container_sees_the_whole_unified_tree(container: Any, v2: Any) -> None:
+    for privileged in (True, False):
+        plan = plan_container(container(place=v2, security=security(privileged=privileged)))
+        assert (Unshare(("cgroup",)) in plan.stage2) is not privileged
+        (shown,) = (each for each in of(plan, MountNew) if each.fstype == "cgroup2")
+        assert bool(shown.attributes & mount.MOUNT_ATTR_RDONLY) is not privileged

@@ -84,6 +84,7 @@ async def test_an_undelivered_container_is_collected_by_the_next_daemon(bench: A
         ({"log_path": "../x"}, InvalidArgument),
         ({"security": ContainerSecurity(run_as_username="nobody-here")}, InvalidArgument),
         ({"stop_signal": 99}, InvalidArgument),
+        ({"security": ContainerSecurity(privileged=True)}, InvalidArgument),
         ({"cdi_devices": ("v.com/c=a",)}, InvalidArgument),
     ],
 )
