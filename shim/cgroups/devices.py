@@ -8,6 +8,7 @@ or the daemon starts again: list and program belong to the cgroup.
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -66,16 +67,17 @@ class DeviceGuard:
             self._told = True
 
     def _by_controller(self, path: str, rules: Sequence[DeviceRule]) -> None:
-        for controller, name, value in device_plan.plan_v1(rules):
-            directory = self._hierarchy.v1[controller] + path
+        """Write what belongs into one file at one go: a dozen of them are opened otherwise."""
+        directory = self._hierarchy.v1[device_plan.CONTROLLER] + path
+        for name, writes in itertools.groupby(device_plan.plan_v1(rules), lambda write: write[1]):
             try:
-                cgroupfs.write(os.path.join(directory, name), value)
+                cgroupfs.write(os.path.join(directory, name), *(value for _, _, value in writes))
             except KernelError as error:
                 if error.errno != errno.EPERM:
                     raise
                 raise FailedPrecondition(
-                    f"cannot write {value!r} into {name} of cgroup {path!r}: a cgroup above it is denied "
-                    "that device itself, or this program has no CAP_SYS_ADMIN"
+                    f"cannot limit the devices of cgroup {path!r}: {error}: a cgroup above it is denied that "
+                    "device itself, or this program has no CAP_SYS_ADMIN"
                 ) from None
 
     def _by_program(self, path: str, rules: Sequence[DeviceRule]) -> None:

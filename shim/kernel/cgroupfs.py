@@ -31,16 +31,18 @@ def read(path: str) -> str:
         raise KernelError("read", error.errno or errno.EIO, path) from error
 
 
-def write(path: str, value: str) -> None:
-    """Write a value in one write(2), as these files demand; a file that is missing is not made.
+def write(path: str, *values: str) -> None:
+    """Write values, each in one write(2), as these files demand; a file that is missing is not made.
 
     Raises:
-        KernelError: the kernel does not take the value.
+        KernelError: the kernel does not take one of them; those before are in force.
     """
+    value = ", ".join(values)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, value.encode(errors="surrogateescape"))
+            for value in values:
+                os.write(fd, value.encode(errors="surrogateescape"))
         finally:
             os.close(fd)
     except OSError as error:
