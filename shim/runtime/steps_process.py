@@ -144,7 +144,7 @@ class Identity(Step):
     ambient: int
     no_new_privs: bool
     seccomp: str
-    seccomp_flags: int
+    seccomp_flags: int = 0
     SAYS: ClassVar = "become the container's user"
 
     def execute(self, context: Context) -> None:

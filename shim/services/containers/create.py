@@ -70,6 +70,8 @@ async def _find_or_make(node: Node, sandbox_id: str, config: ContainerConfig) ->
     there = node.records.container_by_name(sandbox_id, config.metadata)
     if there is not None:
         return _collect(there, sandbox, config)
+    if config.security.privileged and not sandbox.spec.config.security.privileged:
+        raise InvalidArgument(f"a privileged container needs a privileged sandbox: {sandbox.spec.id} is none")
     node.cgroups.check(config.resources)
     image = node.images.resolve(config.image.image)
     spec = await node.pools.plans.run(_resolve, node, sandbox, config, image)

@@ -150,6 +150,11 @@ CONTAINERS: dict[str, tuple[Callable[[cri.ContainerConfig], object], grpc.Status
         Code.INVALID_ARGUMENT,
         "NOPE",
     ),
+    "privileged in a pod that is not": (
+        lambda c: setattr(c.linux.security_context, "privileged", True),
+        Code.INVALID_ARGUMENT,
+        "privileged sandbox",
+    ),
     "an image as a volume": (
         lambda c: c.mounts.add(container_path="/x", image=cri.ImageSpec(image="y")),
         Code.UNIMPLEMENTED,
