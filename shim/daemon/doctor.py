@@ -189,7 +189,7 @@ def _apparmor(host: Host, _config: Config) -> Iterator[Finding]:
             " those that ask for RuntimeDefault are refused",
             "install it: Debian's package apparmor",
         )
-    elif not found.loaded:
+    elif not found.readable:
         yield Finding(
             Level.WARNING,
             "AppArmor",

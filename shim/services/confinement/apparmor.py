@@ -36,19 +36,23 @@ class Host:
 
     Attributes:
         enabled: whether the kernel has it, switched on.
-        loaded: names of profiles; empty if they cannot be read.
+        readable: whether it can be told what is loaded.
+        loaded: names of profiles.
     """
 
     enabled: bool = False
     loaded: AbstractSet[str] = frozenset()
+    readable: bool = True
 
 
 def look(root: str = "/") -> Host:
     """Return what a node has. Blocking, for a short time."""
     if _read(os.path.join(root, ENABLED))[:1] != "Y":
         return Host()
-    lines = _read(os.path.join(root, LOADED)).splitlines()
-    return Host(True, frozenset(line.rpartition(" (")[0] for line in lines))
+    path = os.path.join(root, LOADED)
+    if not os.access(path, os.R_OK):
+        return Host(enabled=True, readable=False)
+    return Host(True, frozenset(line.rpartition(" (")[0] for line in _read(path).splitlines()))
 
 
 def asked(security: ContainerSecurity) -> SecurityProfile | None:

@@ -105,7 +105,8 @@ def node(root: Path, **files: str) -> Path:
 def test_what_a_node_has(tmp_path: Path) -> None:
     assert apparmor.look(str(tmp_path)) == NOTHING
     assert apparmor.look(str(node(tmp_path, enabled="N\n"))) == NOTHING
-    assert apparmor.look(str(node(tmp_path, enabled="Y\n"))) == BARE
+    assert apparmor.look(str(node(tmp_path, enabled="Y\n"))) == Host(enabled=True, readable=False)
+    assert apparmor.look(str(node(tmp_path, loaded=""))) == BARE
     text = f"mine (enforce)\n/usr/bin/x (unconfined)\nmy other (complain)\n{DEFAULT} (enforce)\n"
     found = apparmor.look(str(node(tmp_path, loaded=text)))
     assert found.loaded == {"mine", "/usr/bin/x", "my other", DEFAULT}
