@@ -28,8 +28,8 @@ over "/outside$tree" root /root
 for place in /var/tmp /var/lib/cri-shim; do $b mkdir -p "/disk/place$place"; bind "/disk/place$place" "/root$place"; done
 $b chmod 1777 /disk/place/var/tmp
 bind "/outside$modules" "/root/lib/modules/$($b uname -r)"
+over "/outside$snapshot:/outside$source" source "/root$source"
 if [ -n "$systemd" ]; then
-  over "/outside$source" source "/root$source"
   case $python_home in /usr | /usr/*) ;; *) bind "/outside$python_home" "/root$python_home" ;; esac
 fi
 

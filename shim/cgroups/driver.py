@@ -9,14 +9,12 @@ from __future__ import annotations
 import logging
 import posixpath
 from collections.abc import Sequence
-from typing import Final
 
 from shim.cgroups import killing, limits, names, oom, plan, stats, tree
 from shim.cgroups.devices import DeviceGuard
 from shim.cgroups.hierarchy import Hierarchy
 from shim.errors import FailedPrecondition, InvalidArgument, KernelError
 from shim.kernel import cgroupfs
-from shim.model import ids
 from shim.model.cgroup import CgroupJoin, DeviceRule, Place
 from shim.model.resources import Resources
 from shim.model.stats import CpuStats, MemoryStats
@@ -32,7 +30,7 @@ class CgroupfsDriver:
         own_parent: parent of pods that come without one.
     """
 
-    driver: Final = "cgroupfs"
+    driver = "cgroupfs"
 
     def __init__(self, hierarchy: Hierarchy, own_parent: str) -> None:
         if not hierarchy.unified:
@@ -40,6 +38,9 @@ class CgroupfsDriver:
         self._hierarchy = hierarchy
         self._guard = DeviceGuard(hierarchy)
         self._own_parent = names.normal(own_parent)
+
+    def close(self) -> None:
+        """Let go of what the driver holds; cgroups stay."""
 
     def parent(self, asked: str) -> str:
         """Return the parent in force for a request's cgroup_parent. Pure.
@@ -65,15 +66,18 @@ class CgroupfsDriver:
             InvalidArgument: a limit makes no sense. KernelError: the kernel refuses.
             FailedPrecondition: the node lacks what a limit needs.
         """
-        path = _own(path)
+        path = own(path)
         try:
             tree.make(self._hierarchy, path)
             limits.apply(self._hierarchy, path, self._plan(resources, None))
             self._guard.limit(path, devices)
         except BaseException:
-            tree.remove(self._hierarchy, path)
+            self.remove(path)
             raise
         return Place(path, self._hierarchy.join(path), self._hierarchy.unified + path)
+
+    def settle(self, path: str) -> None:
+        """Let a cgroup live by its process alone: that is in it, or will never come. Idempotent."""
 
     def update(self, path: str, resources: Resources) -> None:
         """Change the limits that ``resources`` gives: all of them, or none.
@@ -81,7 +85,7 @@ class CgroupfsDriver:
         Raises:
             InvalidArgument: a limit makes no sense. KernelError: the kernel refuses, or the cgroup is gone.
         """
-        path = _own(path)
+        path = own(path)
         limits.replace(self._hierarchy, path, self._plan(resources, self._memory_now(path)))
 
     def check(self, resources: Resources) -> None:
@@ -94,7 +98,7 @@ class CgroupfsDriver:
 
     def create_exec(self, path: str, number: int) -> Place:
         """Make the cgroup of an exec below a container's; where it cannot be made: the container's own."""
-        path = _own(path)
+        path = own(path)
         join, below = self._hierarchy.join(path), names.of_exec(path, number)
         try:
             cgroupfs.make(self._hierarchy.unified + below)
@@ -106,15 +110,15 @@ class CgroupfsDriver:
 
     def remove_exec(self, path: str, number: int) -> bool:
         """Remove the cgroup of an exec unless something runs in it; return whether it is gone."""
-        return cgroupfs.remove(self._hierarchy.unified + names.of_exec(_own(path), number))
+        return cgroupfs.remove(self._hierarchy.unified + names.of_exec(own(path), number))
 
     def kill(self, path: str) -> None:
         """Kill every process in a cgroup. Idempotent; does not wait for their ends."""
-        killing.kill(self._hierarchy, _own(path))
+        killing.kill(self._hierarchy, own(path))
 
     def remove(self, path: str) -> None:
         """Remove a cgroup with those below it, and parents of ours that nothing is left in. Idempotent."""
-        tree.remove(self._hierarchy, _own(path))
+        tree.remove(self._hierarchy, own(path))
 
     def remove_unknown(self, known: frozenset[str]) -> None:
         """Kill and remove cgroups below our own parent that belong to no id in ``known``."""
@@ -122,25 +126,25 @@ class CgroupfsDriver:
             name
             for mount in self._hierarchy.mounts()
             for name in cgroupfs.children(mount + self._own_parent)
-            if ids.is_id(name)
+            if names.id_of(name) not in (None, *known)
         }
-        for id_ in sorted(found - known):
-            path = names.of(self._own_parent, id_)
+        for name in sorted(found):
+            path = posixpath.join(self._own_parent, name)
             log.warning("cgroup %s, which has no record, is removed", path)
             self.kill(path)
             self.remove(path)
 
     def oom_watch(self, path: str) -> dict[str, int]:
         """Return descriptors that tell of the OOM killer (``oom.watch``); the caller closes them."""
-        return oom.watch(self._hierarchy, _own(path))
+        return oom.watch(self._hierarchy, own(path))
 
     def cpu(self, path: str) -> CpuStats:
         """Read CPU use. KernelError once the cgroup is gone."""
-        return stats.read_cpu(self._hierarchy, _own(path))
+        return stats.read_cpu(self._hierarchy, own(path))
 
     def memory(self, path: str) -> MemoryStats:
         """Read memory use. KernelError once the cgroup is gone."""
-        return stats.read_memory(self._hierarchy, _own(path))
+        return stats.read_memory(self._hierarchy, own(path))
 
     def _plan(self, resources: Resources, memory_now_bytes: int | None) -> list[plan.Write]:
         if self._hierarchy.v1:
@@ -154,8 +158,13 @@ class CgroupfsDriver:
         return int(cgroupfs.read(directory + path + "/memory.limit_in_bytes"))
 
 
-def _own(path: str) -> str:
+def own(path: str) -> str:
+    """Return the path of a container's cgroup in its normal form. Pure.
+
+    Raises:
+        InvalidArgument: it is not one.
+    """
     path = names.normal(path)
-    if not ids.is_id(posixpath.basename(path)):
+    if names.id_of(posixpath.basename(path)) is None:
         raise InvalidArgument(f"cgroup {path!r} is not a container's: its name is no id")
     return path

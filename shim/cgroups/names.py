@@ -1,13 +1,23 @@
 """Names of cgroups. Pure.
 
-A path is below the root of each hierarchy, absolute and normal: ``/kubepods/burstable/pod…/<id>``.
+A path is below the root of each hierarchy, absolute and normal: ``/kubepods/burstable/pod…/<id>`` where this
+program makes cgroups by itself, ``/kubepods.slice/…/kubepods-burstable-pod….slice/cri-shim-<id>.scope`` where
+systemd makes them.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
+from typing import Final
 
 from shim.errors import InvalidArgument
+from shim.model import ids
+
+_SLICE: Final = ".slice"
+_SCOPE: Final = re.compile(r"cri-shim-(.*)\.scope")
+_UNIT_NAME: Final = re.compile(r"[A-Za-z0-9:_.\\-]+")
+_UNIT_LENGTH: Final = 255
 
 
 def resolve_parent(asked: str, own: str) -> str:
@@ -61,3 +71,44 @@ def ancestors(path: str) -> list[str]:
     """Return the cgroups above one, the outermost first, without the root."""
     parts = path.strip("/").split("/")[:-1]
     return ["/" + "/".join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def slice_path(asked: str) -> str:
+    """Return the cgroup of the slice that the last part of a cgroup_parent names.
+
+    A slice is inside the one that its name says: ``a-b.slice`` lies in ``a.slice`` (systemd.slice(5)).
+
+    Raises:
+        InvalidArgument: that is no slice.
+    """
+    name = posixpath.basename(normal("/" + asked))
+    stem = name.removesuffix(_SLICE)
+    parts = stem.split("-")
+    if stem == name or not all(parts) or not _UNIT_NAME.fullmatch(stem) or len(name) > _UNIT_LENGTH:
+        raise InvalidArgument(
+            f"cgroup_parent {asked!r} does not end with the name of a slice, but the driver is systemd: "
+            "give the kubelet and this program the same driver"
+        )
+    return "/" + "/".join("-".join(parts[: end + 1]) + _SLICE for end in range(len(parts)))
+
+
+def own_slice(path: str) -> str:
+    """Return the cgroup of the slice that stands for a path of the configuration: /a/b-c is a-b-c.slice.
+
+    Raises:
+        InvalidArgument: no slice can be named so.
+    """
+    parts = [part for each in normal(path).removesuffix(_SLICE).split("/") for part in each.split("-")]
+    return slice_path("-".join(filter(None, parts)) + _SLICE)
+
+
+def scope_of(parent: str, id_: str) -> str:
+    """Return the cgroup of a container or pod init that systemd makes; this form never changes."""
+    return posixpath.join(parent, f"cri-shim-{id_}.scope")
+
+
+def id_of(name: str) -> str | None:
+    """Return whose cgroup the last part of a path names, whoever made it; None if it is no container's."""
+    match = _SCOPE.fullmatch(name)
+    id_ = match[1] if match else name
+    return id_ if ids.is_id(id_) else None

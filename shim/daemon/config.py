@@ -117,7 +117,11 @@ class CgroupConfig:
         "auto (systemd where it runs), systemd or cgroupfs; must be the kubelet's cgroupDriver",
         _one_of("auto", "systemd", "cgroupfs"),
     )
-    parent: str = setting("/cri-shim", "parent of pods that come without a cgroup_parent", _directory)
+    parent: str = setting(
+        "/cri-shim",
+        "parent of pods that come without a cgroup_parent; with systemd the slice of that name",
+        _directory,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,8 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from shim.cgroups import hierarchy
-from shim.cgroups.driver import CgroupfsDriver
+from shim.cgroups import hierarchy, select
 from shim.daemon.config import Config
-from shim.errors import FailedPrecondition
 from shim.images import settings as image_settings
 from shim.images.store import ImageStore
 from shim.kernel import proc
@@ -60,7 +58,10 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
         stack.push_async_callback(networks.close)
         exited: asyncio.Queue[ExitRecord] = asyncio.Queue()
         supervisor = SupervisorClient(layout.state, exited.put_nowait)
-        cgroups = _cgroups(config)
+        cgroups = await pools.cgroups.run(
+            select.driver, config.cgroup.driver, hierarchy.detect(proc.mountinfo()), config.cgroup.parent
+        )
+        stack.callback(cgroups.close)
         settings = _settings(config)
         boot_id = proc.boot_id()
         records = Records(sandboxes, containers, pools.records)
@@ -158,12 +159,6 @@ def streaming_settings(config: Config) -> streaming_server.Settings:
                 f"cannot use streaming.tls_cert {asked.tls_cert!r} with tls_key {asked.tls_key!r}: {error}"
             ) from None
     return streaming_server.Settings(asked.address, asked.port, asked.idle_timeout_s, tls)
-
-
-def _cgroups(config: Config) -> CgroupfsDriver:
-    if config.cgroup.driver == "systemd":
-        raise FailedPrecondition("cgroup.driver: systemd is not supported yet; set it to cgroupfs")
-    return CgroupfsDriver(hierarchy.detect(proc.mountinfo()), config.cgroup.parent)
 
 
 def _networks(config: Config, layout: Layout) -> Networks:

@@ -154,6 +154,9 @@ class Cgroups(Protocol):
     def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] = ()) -> Place:
         """Make a cgroup with its limits; with devices it may do what the rules say, without rules nothing."""
 
+    def settle(self, path: str) -> None:
+        """Let a new cgroup live by its process alone, which is there or never comes. Idempotent, quick."""
+
     def update(self, path: str, resources: Resources) -> None:
         """Change the limits that ``resources`` gives."""
 

@@ -117,7 +117,7 @@ class Launcher:
         """Start the first process of a pod's PID namespace, and pin that."""
         plan = plan_init(spec, place.join, seccomp_filter.reaper())
         request = ForkRequest(spec.id, protocol.INIT, encode_plan(plan), kill_dir=place.kill_dir)
-        self._warn(f"init of sandbox {spec.id}", await self._client.fork(request))
+        self._warn(f"init of sandbox {spec.id}", await self._fork_into(place, request))
 
     async def container(self, sandbox: SandboxSpec, view: ContainerView, place: Place) -> ProcessRef:
         """Start a container; return when its program runs.
@@ -140,9 +140,15 @@ class Launcher:
             place.kill_dir,
             self._cgroups.oom_watch(place.path),
         )
-        child = await self._client.fork(request)
+        child = await self._fork_into(place, request)
         self._warn(f"container {spec.id}", child)
         return ProcessRef(child.info.pid, child.info.start_time, self._boot_id)
+
+    async def _fork_into(self, place: Place, request: ForkRequest) -> Child:
+        try:
+            return await self._client.fork(request)
+        finally:
+            self._cgroups.settle(place.path)
 
     async def exec(
         self,

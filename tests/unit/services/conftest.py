@@ -182,6 +182,9 @@ class FakeCgroups:
             if path.rpartition("/")[2] not in known:
                 del self.limits[path]
 
+    def settle(self, path: str) -> None:
+        self.settled = path
+
     def oom_watch(self, path: str) -> dict[str, int]:
         return {}
 

@@ -64,8 +64,14 @@ class Supervisor:
 
 
 class Cgroups:
+    def __init__(self) -> None:
+        self.settled: list[str] = []
+
     def oom_watch(self, path: str) -> dict[str, int]:
         return {"memory_events": 99}
+
+    def settle(self, path: str) -> None:
+        self.settled.append(path)
 
 
 @pytest.fixture
@@ -74,13 +80,18 @@ def supervisor() -> Supervisor:
 
 
 @pytest.fixture
-def made(supervisor: Supervisor, tmp_path: Path) -> Launcher:
+def cgroups() -> Cgroups:
+    return Cgroups()
+
+
+@pytest.fixture
+def made(supervisor: Supervisor, cgroups: Cgroups, tmp_path: Path) -> Launcher:
     known = {"other": ProcessRef(7, 8, "boot"), "old": ProcessRef(7, 8, "earlier boot")}
     return Launcher(
         cast("Any", supervisor),
         Layout(str(tmp_path / "root"), "/state"),
         Settings("node", log_line_bytes=100),
-        cast("Any", Cgroups()),
+        cast("Any", cgroups),
         "boot",
         cast("Callable[[str], ProcessRef | None]", known.get),
     )
@@ -161,10 +172,11 @@ async def test_a_process_that_has_just_ended_is_said_so(made: Launcher, supervis
         await made.exec(view_of(ProcessRef(7, 8, "boot")), "e", ("x",), PLACE)
 
 
-async def test_errors_of_the_child_pass(made: Launcher, supervisor: Supervisor) -> None:
+async def test_errors_of_the_child_pass(made: Launcher, supervisor: Supervisor, cgroups: Cgroups) -> None:
     supervisor.error = ExecFailed("exec: no", 126)
     with pytest.raises(ExecFailed):
         await made.container(sandbox_of(**PINS), view_of(security=security()), PLACE)
+    assert cgroups.settled == [PLACE.path]
 
 
 @pytest.mark.parametrize("target", ["nobody", "old"])
