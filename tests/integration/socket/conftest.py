@@ -23,8 +23,13 @@ import grpc
 import pytest
 
 from shim._proto import api_pb2 as cri
+from shim.cgroups import hierarchy, names, systemd
 from shim.cli.client import Stub
+from shim.kernel import proc
 
+HIERARCHY = hierarchy.detect(proc.mountinfo())
+BY_SYSTEMD = systemd.is_init() and not HIERARCHY.v1
+PATIENCE_S = 200 if "CRI_SHIM_VM" in os.environ else 20  # an emulated processor is slow
 IMAGE = "example.com/test/busybox:1"
 BUSYBOX = Path("/bin/busybox")
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n"
@@ -248,7 +253,17 @@ class Daemon:
         path = Path(self.status(id_).log_path)
         return [line.split(" ", 3)[3] for line in path.read_text().splitlines()] if path.exists() else []
 
-    def until(self, true: Any, seconds: float = 20) -> None:
+    def cgroup(self, id_: str) -> str:
+        """Return the path of a container's cgroup below the root of each hierarchy."""
+        if BY_SYSTEMD:
+            return names.scope_of(names.own_slice(self.parent), id_)
+        return names.of(self.parent, id_)
+
+    def cgroup_parents(self) -> list[str]:
+        path = names.own_slice(self.parent) if BY_SYSTEMD else self.parent
+        return [mount + path for mount in HIERARCHY.mounts()]
+
+    def until(self, true: Any, seconds: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < deadline, "it did not come true in time"
@@ -266,9 +281,7 @@ class Daemon:
         """What there is in the kernel and on disk, to be compared before and after."""
         assert self.process is not None
         mounts = Path("/proc/self/mountinfo").read_text()
-        cgroups = [
-            at for mount in Path("/sys/fs/cgroup").iterdir() for at, _, _ in os.walk(f"{mount}{self.parent}")
-        ]
+        cgroups = [at for top in self.cgroup_parents() for at, _, _ in os.walk(top)]
         server = int(self.in_netns("sh", "-c", f"echo {self.process.pid}").stdout)
         return {
             "mounts": mounts.count(str(self.scratch)),
@@ -320,7 +333,10 @@ class Daemon:
         links = self.in_netns("ip", "-o", "link").stdout.count(self.bridge)
         subprocess.run(["ip", "netns", "delete", self.netns], check=True)
         assert (left, links) == ([], 0)
-        assert not [m for m in Path("/sys/fs/cgroup").iterdir() if Path(f"{m}{self.parent}").exists()]
+        if BY_SYSTEMD:  # a slice stays until somebody stops it
+            slice_ = os.path.basename(names.own_slice(self.parent))
+            subprocess.run(["systemctl", "stop", slice_], check=True)
+        assert not [top for top in self.cgroup_parents() if os.path.exists(top)]
 
 
 def scratch_directory() -> Path:

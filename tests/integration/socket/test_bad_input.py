@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from shim._proto import api_pb2 as cri
+from shim.cgroups import systemd
 
 pytestmark = pytest.mark.root
 
@@ -48,7 +49,11 @@ PODS: dict[str, tuple[Callable[[cri.PodSandboxConfig], object], grpc.StatusCode,
     "no name": (lambda c: change_metadata(c, name=""), Code.INVALID_ARGUMENT, "metadata.name"),
     "no uid": (lambda c: change_metadata(c, uid=""), Code.INVALID_ARGUMENT, "metadata.uid"),
     "cgroup above": (lambda c: setattr(c.linux, "cgroup_parent", "/a/../../b"), Code.INVALID_ARGUMENT, ".."),
-    "a slice": (lambda c: setattr(c.linux, "cgroup_parent", "a.slice"), Code.INVALID_ARGUMENT, "slice"),
+    "a parent of the other driver": (
+        lambda c: setattr(c.linux, "cgroup_parent", "/a" if systemd.is_init() else "a.slice"),
+        Code.INVALID_ARGUMENT,
+        "slice",
+    ),
     "log above": (lambda c: setattr(c, "log_directory", "/tmp/../etc"), Code.INVALID_ARGUMENT, ".."),
     "huge labels": (lambda c: c.labels.update({"a": "x" * 10_000_000}), Code.INVALID_ARGUMENT, "labels"),
     "long host name": (lambda c: setattr(c, "hostname", "x" * 300), Code.INVALID_ARGUMENT, "hostname"),

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from shim._proto import api_pb2 as cri
+from shim.cgroups import systemd
 
 pytestmark = pytest.mark.root
 
@@ -20,7 +21,7 @@ def test_versions_and_driver(daemon: Any) -> None:
     version = daemon.runtime.Version(cri.VersionRequest())
     assert (version.version, version.runtime_name, version.runtime_api_version) == ("0.1.0", "cri-shim", "v1")
     config = daemon.runtime.RuntimeConfig(cri.RuntimeConfigRequest())
-    assert config.linux.cgroup_driver == cri.CGROUPFS
+    assert config.linux.cgroup_driver == (cri.SYSTEMD if systemd.is_init() else cri.CGROUPFS)
     status = daemon.runtime.Status(cri.StatusRequest(verbose=True))
     assert {c.type: c.status for c in status.status.conditions} == {
         "RuntimeReady": True,

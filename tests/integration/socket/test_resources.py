@@ -50,7 +50,7 @@ def limits(daemon: Any, id_: str) -> dict[str, str]:
         ("cpuset", ("cpuset.cpus", "cpuset.mems")),
     )
     for controller, files in names:
-        directory = HIERARCHY.directory(controller, f"{daemon.parent}/{id_}")
+        directory = HIERARCHY.directory(controller, daemon.cgroup(id_))
         for name in files:
             if directory is not None and os.path.exists(f"{directory}/{name}"):
                 found[name] = Path(f"{directory}/{name}").read_text().strip()
@@ -186,7 +186,7 @@ def test_files_of_version_2_are_refused_on_version_1(daemon: Any) -> None:
 def test_files_of_version_2_are_written_last(daemon: Any) -> None:
     asked = container(daemon, memory_limit_in_bytes=64 * MIB, unified={"memory.high": str(32 * MIB)})
     id_ = daemon.run(daemon.run_pod(), config=asked)
-    directory = HIERARCHY.directory("memory", f"{daemon.parent}/{id_}")
+    directory = HIERARCHY.directory("memory", daemon.cgroup(id_))
     assert Path(f"{directory}/memory.high").read_text().strip() == str(32 * MIB)
     with pytest.raises(grpc.RpcError) as caught:
         update(daemon, id_, unified={"memory.nope": "1"})
