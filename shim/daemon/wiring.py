@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from shim.cgroups import hierarchy, select
 from shim.daemon.config import Config
+from shim.errors import FailedPrecondition
 from shim.images import settings as image_settings
 from shim.images.store import ImageStore
 from shim.kernel import proc
