@@ -219,5 +219,16 @@ def test_a_registry_that_does_not_answer(daemon: Any) -> None:
 
 def test_what_is_not_there_yet_says_so(daemon: Any) -> None:
     assert (
-        refusal(lambda: daemon.runtime.Attach(cri.AttachRequest(container_id="x")))[0] is Code.UNIMPLEMENTED
+        refusal(lambda: daemon.runtime.PodSandboxStats(cri.PodSandboxStatsRequest(pod_sandbox_id="x")))[0]
+        is Code.UNIMPLEMENTED
     )
+
+
+def test_streams_that_make_no_sense_are_refused(daemon: Any) -> None:
+    runtime = daemon.runtime
+    unknown = cri.ExecRequest(container_id="0123456789ab", cmd=["true"], stdout=True)
+    assert refusal(lambda: runtime.Exec(unknown))[0] is Code.NOT_FOUND
+    assert refusal(lambda: runtime.Exec(cri.ExecRequest(container_id="x")))[0] is Code.INVALID_ARGUMENT
+    assert refusal(lambda: runtime.Attach(cri.AttachRequest(stdout=True)))[0] is Code.INVALID_ARGUMENT
+    nowhere = cri.PortForwardRequest(pod_sandbox_id="0123456789ab", port=[80])
+    assert refusal(lambda: runtime.PortForward(nowhere))[0] is Code.NOT_FOUND
