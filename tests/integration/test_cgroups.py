@@ -215,7 +215,7 @@ def test_a_limit_below_what_is_in_use_is_said_so(driver: CgroupfsDriver, found: 
         pytest.skip("version 2 takes such a limit, and kills")
     path = driver.path(driver.parent(""), ids.new_id())
     place = driver.create(path, Resources(memory_limit_bytes=256 * MIB), ALLOW_ALL)
-    script = "x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo ready; read y"
+    script = "x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo ready; sleep 60; echo"
     reader, writer = os.pipe()
     pid = spawn(place, "sh", "-c", script, stdout=writer)
     os.close(writer)

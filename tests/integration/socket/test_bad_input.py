@@ -158,7 +158,7 @@ CONTAINERS: dict[str, tuple[Callable[[cri.ContainerConfig], object], grpc.Status
     "privileged in a pod that is not": (
         lambda c: setattr(c.linux.security_context, "privileged", True),
         Code.INVALID_ARGUMENT,
-        "privileged sandbox",
+        "no privileged container",
     ),
     "an image as a volume": (
         lambda c: c.mounts.add(container_path="/x", image=cri.ImageSpec(image="y")),

@@ -114,17 +114,18 @@ def test_out_of_memory_is_told_apart_from_a_kill(daemon: Any) -> None:
 
 def test_a_second_stop_shortens_the_first(daemon: Any) -> None:
     id_ = daemon.run(
-        daemon.run_pod(), "sh", "-c", "trap 'echo asked' TERM; while true; do usleep 10000; done"
+        daemon.run_pod(), "sh", "-c", "trap 'echo asked' TERM; echo ready; while true; do usleep 10000; done"
     )
+    daemon.until(lambda: daemon.output(id_) == ["ready"])
     begin = time.monotonic()
     first = threading.Thread(target=daemon.stop, args=(id_, 60))
     first.start()
-    daemon.until(lambda: daemon.output(id_) == ["asked"])
+    daemon.until(lambda: daemon.output(id_) == ["ready", "asked"])
     daemon.stop(id_, 0)
     first.join(20)
     assert time.monotonic() - begin < 50
     assert daemon.status(id_).exit_code == 137
-    assert daemon.output(id_) == ["asked"]
+    assert daemon.output(id_) == ["ready", "asked"]
 
 
 def test_a_log_is_reopened_where_it_was(daemon: Any) -> None:
