@@ -6,7 +6,7 @@ container nor its log. All clients share the bytes of a chunk.
 
 A flood would cut off every client that is only a little slower than the logger. So the container is read with
 pauses while a client is behind, the longer the further: together a fraction of a second until it is cut off,
-and one that reads some 15 MB/s never is.
+and one that reads some 20 MB/s never is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from shim.supervisor.loop import WRITABLE, Loop
 log = logging.getLogger(__name__)
 
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
-PAUSE_S_PER_BYTE: Final = 1e-9  # 4 ms for each chunk where the bound is reached
+FREE_BYTES: Final = MAX_WAITING_BYTES // 4  # so much is no reason to pause
+PAUSE_S_PER_BYTE: Final = 1e-9  # 3 ms for each chunk where the bound is reached
 _ONLY_ITS_END: Final = 0  # the kernel tells of errors and hang-ups without being asked
 
 
@@ -36,7 +37,7 @@ class Fanout:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._clients: list[_Client] = []
+        self._clients: list[Client] = []
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -44,13 +45,20 @@ class Fanout:
     @property
     def pause_s(self) -> float:
         """How long to wait before the next chunk."""
-        return max((client.waiting_bytes for client in self._clients), default=0) * PAUSE_S_PER_BYTE
+        most = max((client.waiting_bytes for client in self._clients), default=0)
+        return max(most - FREE_BYTES, 0) * PAUSE_S_PER_BYTE
 
-    def add(self, fd: int) -> None:
-        """Copy to this socket, from the next chunk on; it is closed here."""
+    def add(self, fd: int, cut: Callable[[], None]) -> Client:
+        """Copy to this socket, from the next chunk on; it is closed here.
+
+        Args:
+            fd: the socket.
+            cut: closes it, and what else the client has, when it is too far behind.
+        """
         os.set_blocking(fd, False)
-        client = _Client(self._loop, fd, self._clients.remove)
+        client = Client(self._loop, fd, self._clients.remove, cut)
         self._clients.append(client)
+        return client
 
     def feed(self, chunk: bytes) -> None:
         """Copy a chunk to every client."""
@@ -63,15 +71,18 @@ class Fanout:
             client.finish()
 
 
-class _Client:
+class Client:
     """One socket. Lives as long as the loop watches it."""
 
-    __slots__ = ("_fd", "_finished", "_loop", "_on_close", "_waiting", "waiting_bytes")
+    __slots__ = ("_cut", "_fd", "_finished", "_loop", "_on_close", "_waiting", "waiting_bytes")
 
-    def __init__(self, loop: Loop, fd: int, on_close: Callable[[_Client], None]) -> None:
+    def __init__(
+        self, loop: Loop, fd: int, on_close: Callable[[Client], None], cut: Callable[[], None]
+    ) -> None:
         self._loop = loop
         self._fd = fd
         self._on_close = on_close
+        self._cut = cut
         self._waiting: collections.deque[memoryview] = collections.deque()
         self._finished = False
         self.waiting_bytes = 0
@@ -89,7 +100,7 @@ class _Client:
         self.waiting_bytes += len(rest)
         if self.waiting_bytes > MAX_WAITING_BYTES:
             log.warning("an attached client is %d bytes behind: it is cut off", self.waiting_bytes)
-            self.close()
+            self._cut()
 
     def finish(self) -> None:
         """Close once nothing waits any more."""
@@ -103,6 +114,7 @@ class _Client:
             return
         loops.close(self._loop, self._fd)
         self._fd = -1
+        self._cut = _nothing  # which leads back here, and the logger collects no such circles
         self._waiting.clear()
         self.waiting_bytes = 0
         self._on_close(self)
@@ -135,3 +147,7 @@ class _Client:
         except OSError:
             self.close()
         return data
+
+
+def _nothing() -> None:
+    """There is nothing to be closed any more."""

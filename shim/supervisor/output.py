@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from shim.supervisor.fanout import Fanout
+from shim.supervisor.fanout import Client, Fanout
 from shim.supervisor.logfile import LogFile
 from shim.supervisor.logformat import Formatter
 from shim.supervisor.loop import READABLE, Loop
@@ -85,13 +85,22 @@ class Output:
         return not self._streams
 
     def attach(self, sockets: Mapping[str, int]) -> None:
-        """Copy streams to sockets by name, which are closed here; one that has ended ends at once."""
+        """Copy streams to the sockets of one client, by name, which are closed here.
+
+        A stream that has ended ends at once; where the client is cut off, it is so from both.
+        """
+        ends: list[Client] = []
+
+        def cut() -> None:
+            for end in ends:
+                end.close()
+
         for name, fd in sockets.items():
             stream = next((stream for stream in self._streams if stream.name == name), None)
             if stream is None:
                 os.close(fd)
             else:
-                stream.clients.add(fd)
+                ends.append(stream.clients.add(fd, cut))
 
     def drain(self) -> None:
         """Take what the pipes hold now."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 from typing import Final
 
@@ -20,10 +21,12 @@ from shim.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailab
 from shim.model.container import ContainerConfig, ContainerState
 from shim.model.streams import StreamOptions
 from shim.services.containers.stream_ends import StreamEnds
+from shim.services.exit_reasons import UNKNOWN_EXIT_CODE
 from shim.services.node import Node
 from shim.services.validate import streams as checks
 from shim.services.views import ContainerView
 
+_EXIT_S: Final = 1.0  # its end is told a moment after that of its output
 _BUFFER_BYTES: Final = 1024 * 1024
 _SO_SNDBUFFORCE: Final = 32  # socket(7)
 
@@ -32,7 +35,7 @@ class Attachment(StreamEnds):
     """One client of a container's streams.
 
     The end of ``stdout`` and ``stderr`` comes when the container has closed them, or when the client was too
-    far behind and is cut off.
+    far behind and is cut off. When all that were asked for have ended, the attachment is over.
 
     Args:
         node: where.
@@ -46,19 +49,26 @@ class Attachment(StreamEnds):
         self._node = node
         self._id = view.spec.id
         self._config = view.spec.config
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._detached = False
+        self._hangups = select.epoll()
+        self._outputs = {fd for fd in (self.stdout, self.stderr) if fd is not None}
+        for fd in self._outputs:
+            self._hangups.register(fd, select.EPOLLRDHUP)  # told of while there is still something to be read
+        self._loop.add_reader(self._hangups.fileno(), self._hung_up)
 
     async def wait(self) -> int:
-        """Wait until the container has ended, and return its exit code, or 0 if the attachment ends before.
-
-        Raises:
-            NotFound: the container was removed before.
-        """
-        view = self._node.records.container(self._id)
+        """Wait until the container has ended, and return its exit code; 0 if the attachment ends before."""
+        view = self._node.records.find_container(self._id)
+        if view is None:
+            return UNKNOWN_EXIT_CODE
         if view.status.finished_at_ns:
             return view.status.exit_code
         exited = self._node.waiters.expect(self._id)
         await asyncio.wait((exited, self._over), return_when=asyncio.FIRST_COMPLETED)
+        if not self._detached:
+            await asyncio.wait((exited,), timeout=_EXIT_S)
         return exited.result().exit_code if exited.done() else 0
 
     async def close_stdin(self) -> None:
@@ -77,7 +87,21 @@ class Attachment(StreamEnds):
         try:
             await self.close_stdin()
         finally:
+            if not self._hangups.closed:
+                self._loop.remove_reader(self._hangups.fileno())
+                self._hangups.close()
             self.close_ends()
+
+    def _hung_up(self) -> None:
+        for fd, _ in self._hangups.poll(0):
+            self._hangups.unregister(fd)
+            self._outputs.discard(fd)
+        if not self._outputs:
+            self._is_over()
+
+    def _is_over(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
 
     def _detach(self) -> None:
         """Let the reader of the output come to its end, after what was sent to it until now."""
@@ -86,8 +110,8 @@ class Attachment(StreamEnds):
                 with contextlib.closing(socket.socket(fileno=os.dup(fd))) as sock:
                     with contextlib.suppress(OSError):  # ENOTCONN: the logger has closed it before
                         sock.shutdown(socket.SHUT_RDWR)
-        if not self._over.done():
-            self._over.set_result(None)
+        self._detached = True
+        self._is_over()
 
 
 def closes_input(config: ContainerConfig) -> bool:

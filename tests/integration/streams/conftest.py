@@ -275,8 +275,10 @@ def bed_of() -> Callable[[Any], AbstractAsyncContextManager[Bed]]:
     async def opened(daemon: Any) -> AsyncIterator[Bed]:
         with inside(daemon.netns):
             async with Bed(daemon).opened() as it:
-                yield it
-                await remove_pods(it)
+                try:
+                    yield it
+                finally:
+                    await remove_pods(it)
 
     return opened
 

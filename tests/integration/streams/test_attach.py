@@ -151,9 +151,18 @@ async def test_a_client_far_behind_is_cut_off(bed: Any, io: Any) -> None:
     lazy = await bed.streams.attach(id_, ALL)
     await io.write(lazy.stdin, b"\n")
     await asyncio.sleep(1)
+    assert await lazy.wait() == 0
     assert len(await io.read(lazy.stdout)) < fanout.MAX_WAITING_BYTES
     await bed.until(lambda: len(bed.log(id_)) == 2_500_000)
     await lazy.close()
+
+
+async def test_a_container_that_writes_no_more_ends_the_attachment(bed: Any, io: Any) -> None:
+    id_ = await bed.running("read x; exec sleep 1000 >/dev/null 2>&1", stdin=True)
+    client = await bed.streams.attach(id_, ALL)
+    await io.write(client.stdin, b"\n")
+    assert await client.wait() == 0
+    await client.close()
 
 
 async def test_much_output_at_the_end_comes_through(bed: Any, io: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shim.supervisor import fdstore
+from shim.supervisor.fanout import MAX_WAITING_BYTES
 from shim.supervisor.loop import Loop
 from shim.supervisor.output import Output
 from shim.supervisor.protocol import LogConfig
@@ -55,6 +56,18 @@ def test_a_stream_that_has_ended_ends_at_once(tmp_path: Path, pipes: dict[str, i
     os.close(pipes.pop("err"))
     output.drain()
     with attach(output, "stderr") as err:
+        assert err.recv(100) == b""
+    output.close()
+
+
+def test_who_is_cut_off_from_one_stream_is_so_from_both(tmp_path: Path, pipes: dict[str, int]) -> None:
+    output = Output(Loop(), LogConfig(), pipes)
+    (out, theirs_out), (err, theirs_err) = socket.socketpair(), socket.socketpair()
+    with out, err:
+        output.attach({"stdout": theirs_out.detach(), "stderr": theirs_err.detach()})
+        for _ in range(2 * MAX_WAITING_BYTES // 65536):
+            os.write(pipes["out"], b"x" * 65536)
+            output.drain()
         assert err.recv(100) == b""
     output.close()
 
