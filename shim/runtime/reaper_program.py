@@ -1,4 +1,4 @@
-"""The program of a pod's init: a few instructions, in an ELF file of 153 bytes, that sleep for ever.
+"""The program of a pod's init: a few instructions, in an ELF file of 129 bytes, that sleep for ever.
 
 An interpreter that sleeps would cost 3 MiB for each pod that shares its PID namespace, and would be a copy of
 the supervisor's memory, which a container of the pod with SYS_PTRACE may read. There is nothing to do but to
