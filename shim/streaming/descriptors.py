@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 from typing import Final
 
 from shim.streaming.wire import CHUNK
@@ -19,6 +20,13 @@ def enlarge(fd: int) -> None:
     """Let a pipe hold more, so that fewer turns move more; no matter if it is none."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def has_input(fd: int) -> bool:
+    """Tell whether something can be read just now, be it the end."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def read(fd: int) -> bytes:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 import h11
 
-MAX_HEAD_BYTES: Final = 16 * 1024
-
 
 class BadRequest(Exception):
-    """Bytes that are no HTTP request."""
+    """Bytes that are no HTTP request for streams.
+
+    Attributes:
+        status: of the answer.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +43,14 @@ class Request:
 
 
 class Handshake:
-    """The server's end of one request that is answered by an upgrade, or refused."""
+    """The server's end of one request that is answered by an upgrade, or refused.
 
-    def __init__(self) -> None:
-        self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+    Args:
+        max_bytes: of the request.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes)
         self._request: Request | None = None
 
     def receive_data(self, data: bytes) -> Request | None:
@@ -61,7 +70,7 @@ class Handshake:
                 else:
                     raise BadRequest("a request for streams has no body")
         except h11.RemoteProtocolError as error:
-            raise BadRequest(str(error)) from None
+            raise BadRequest(str(error), error.error_status_hint) from None
         return None
 
     def upgrade(self, headers: Iterable[tuple[str, str]]) -> bytes:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from shim.model.streams import StreamOptions
 from shim.streaming.collaborators import Session, Streams
+from shim.streaming.limits import Limits
 from shim.streaming.wire import Tcp
 
 
@@ -62,7 +63,7 @@ class Agreed:
     """
 
     headers: tuple[tuple[str, str], ...]
-    serve: Callable[[Tcp, Streams], Awaitable[None]]
+    serve: Callable[[Tcp, Streams, Limits], Awaitable[None]]
 
 
 async def open_session(job: Command, streams: Streams) -> Session:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from shim.errors import ShimError
 from shim.streaming.collaborators import Channel
@@ -14,48 +13,95 @@ from shim.streaming.spdy_channels import SpdyChannel
 from shim.streaming.tasks import Tasks
 from shim.streaming.wire import CHUNK
 
-_PAIR_S: Final = 30.0
-
 Dial = Callable[[int], Awaitable[socket.socket]]
 
 
-async def forward(dial: Dial, port: int, data: Channel, error: Channel) -> None:
-    """Connect, and copy both ways; a failure is told on this connection's error channel alone."""
+async def forward(dial: Dial, port: int, data: Channel, error: Channel, *, halves: bool = True) -> None:
+    """Connect, and copy both ways; a failure is told on this connection's error channel alone.
+
+    Args:
+        dial: connects.
+        port: to which.
+        data: both ways.
+        error: gets a line of text if something fails.
+        halves: the client can end its direction alone; else all is over when the pod has ended its.
+    """
     try:
         sock = await dial(port)
     except (ShimError, OSError) as failure:
-        await _tell(error, f"cannot forward port {port}: {failure}")
+        told = f"cannot forward port {port}: {failure}"
     else:
         with sock:
-            try:
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(_to_pod(data, sock))
-                    both.create_task(_from_pod(sock, data))
-            except* OSError as failures:
-                await _tell(error, f"port {port}: {failures.exceptions[0]}")
+            failed = await _Copy(sock, data).run(halves=halves)
+        told = f"port {port}: {failed.strerror or failed}" if failed else ""
+    with contextlib.suppress(ConnectionError):
+        if told:
+            await error.write(told.encode())
     for channel in (data, error):
         with contextlib.suppress(ConnectionError):
             await channel.finish()
 
 
-async def _to_pod(data: Channel, sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    while part := await data.read():
-        await loop.sock_sendall(sock, part)
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_WR)
+class _Copy:
+    """One connection. What the pod does is told apart from what the client does: only that is a failure."""
 
+    def __init__(self, sock: socket.socket, data: Channel) -> None:
+        self._sock, self._data = sock, data
+        self._failure: OSError | None = None
+        self._pod_ended = False
 
-async def _from_pod(sock: socket.socket, data: Channel) -> None:
-    loop = asyncio.get_running_loop()
-    while part := await loop.sock_recv(sock, CHUNK):
-        await data.write(part)
-    await data.finish()
+    async def run(self, *, halves: bool) -> OSError | None:
+        """Copy to the end of both, or until the client breaks off; return what failed on the pod's side."""
+        to_pod = asyncio.ensure_future(self._to_pod())
+        from_pod = asyncio.ensure_future(self._from_pod())
+        try:
+            await asyncio.wait(
+                (from_pod,) if not halves else (to_pod, from_pod), return_when=asyncio.FIRST_EXCEPTION
+            )
+            for task in (to_pod, from_pod):
+                if task.done():
+                    task.result()
+        except ConnectionError:
+            pass
+        finally:
+            for task in (to_pod, from_pod):
+                task.cancel()
+            await asyncio.gather(to_pod, from_pod, return_exceptions=True)
+        return self._failure
 
+    async def _to_pod(self) -> None:
+        loop = asyncio.get_running_loop()
+        wanted = True
+        while part := await self._data.read():
+            try:
+                if wanted:
+                    await loop.sock_sendall(self._sock, part)
+            except OSError as failure:
+                wanted = False
+                self._fail(failure)
+            await asyncio.sleep(0)  # others have a turn, however much there is
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
 
-async def _tell(error: Channel, message: str) -> None:
-    with contextlib.suppress(ConnectionError):
-        await error.write(message.encode())
+    async def _from_pod(self) -> None:
+        loop = asyncio.get_running_loop()
+        while part := await self._receive(loop):
+            await self._data.write(part)
+            await asyncio.sleep(0)
+        self._pod_ended = True
+        await self._data.finish()
+
+    async def _receive(self, loop: asyncio.AbstractEventLoop) -> bytes:
+        try:
+            return await loop.sock_recv(self._sock, CHUNK)
+        except OSError as failure:
+            self._fail(failure)
+            return b""
+
+    def _fail(self, failure: OSError) -> None:
+        """Keep the first failure; a pod that has ended its direction may also stop to read."""
+        if self._failure is None and not self._pod_ended:
+            self._failure = failure
 
 
 class Pairs:
@@ -63,38 +109,50 @@ class Pairs:
 
     Args:
         dial: connects to a port of the pod.
+        wait_s: how long a channel waits for its other half.
     """
 
-    def __init__(self, dial: Dial) -> None:
-        self.tasks = Tasks()
-        self._dial = dial
-        self._halves: dict[str, SpdyChannel] = {}
+    def __init__(self, dial: Dial, wait_s: float) -> None:
+        self._tasks = Tasks()
+        self._dial, self._wait_s = dial, wait_s
+        self._halves: dict[str, tuple[SpdyChannel, asyncio.TimerHandle]] = {}
 
     def opened(self, channel: SpdyChannel) -> None:
         """Take a channel in; one that makes no sense is broken off."""
         kind, port = channel.headers.get("streamtype", ""), _port(channel.headers.get("port", ""))
         if kind not in ("data", "error") or port is None:
-            self.tasks.start(channel.refuse())
+            channel.refuse()
             return
         # Clients that number no requests open the error channel first, and the other next.
         before = channel.number if kind == "error" else channel.number - 2
         request = channel.headers.get("requestid") or f"#{before}"
-        other = self._halves.pop(request, None)
-        if other is None:
-            self._halves[request] = channel
-            self.tasks.start(self._give_up(request, channel))
-        elif other.headers["streamtype"] == kind:
-            self.tasks.start(other.refuse())
-            self.tasks.start(channel.refuse())
+        if request not in self._halves:
+            timer = asyncio.get_running_loop().call_later(self._wait_s, self._give_up, request)
+            self._halves[request] = channel, timer
+            return
+        other, timer = self._halves.pop(request)
+        timer.cancel()
+        if other.headers["streamtype"] == kind:
+            other.refuse()
+            channel.refuse()
         else:
             data, error = (channel, other) if kind == "data" else (other, channel)
-            self.tasks.start(forward(self._dial, port, data, error))
+            self._tasks.start(forward(self._dial, port, data, error))
 
-    async def _give_up(self, request: str, channel: SpdyChannel) -> None:
-        await asyncio.sleep(_PAIR_S)
-        if self._halves.get(request) is channel:
-            del self._halves[request]
-            await channel.refuse()
+    async def close(self) -> None:
+        """End all connections."""
+        for _, timer in self._halves.values():
+            timer.cancel()
+        await self._tasks.cancel()
+
+    def _give_up(self, request: str) -> None:
+        channel, _ = self._halves.pop(request)
+        self._tasks.start(self._tell_alone(channel))
+
+    async def _tell_alone(self, channel: SpdyChannel) -> None:
+        if channel.headers["streamtype"] == "error":
+            await channel.write(b"the data stream of this request has not come")
+        channel.refuse()
 
 
 def _port(text: str) -> int | None:

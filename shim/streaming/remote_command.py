@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,17 +45,17 @@ async def serve(command: Command, open_session: Callable[[], Awaitable[Session]]
     """
     try:
         session = await open_session()
-    except (ShimError, OSError) as error:
-        await command.error.write(subprotocols.failure_status(command.version, str(error)))
-    else:
         try:
             code = await _run(command, session)
         finally:
             await session.close()
-        told = code if command.tells_code else 0
-        with contextlib.suppress(ConnectionError):
-            if status := subprotocols.exit_status(command.version, told):
-                await command.error.write(status)
+    except (ShimError, OSError) as error:
+        told = subprotocols.failure_status(command.version, str(error))
+    else:
+        told = subprotocols.exit_status(command.version, code if command.tells_code else 0)
+    with contextlib.suppress(ConnectionError):
+        if told:
+            await command.error.write(told)
     for channel in command.channels():
         with contextlib.suppress(ConnectionError):
             await channel.finish()
@@ -63,9 +63,8 @@ async def serve(command: Command, open_session: Callable[[], Awaitable[Session]]
 
 async def _run(command: Command, session: Session) -> int:
     inputs = [asyncio.ensure_future(each) for each in _inputs(command, session)]
-    quiet = asyncio.Event()
     outputs = [
-        asyncio.ensure_future(_output(fd, channel, quiet))
+        _Output(fd, channel)
         for fd, channel in ((session.stdout, command.stdout), (session.stderr, command.stderr))
         if fd is not None and channel is not None
     ]
@@ -74,14 +73,13 @@ async def _run(command: Command, session: Session) -> int:
         # An attachment of which only the input was asked for is over with that.
         only_input = not outputs and not command.tells_code
         await asyncio.wait([ended, *(inputs if only_input else ())], return_when=asyncio.FIRST_COMPLETED)
-        quiet.set()
-        if outputs:
-            await asyncio.wait(outputs)
+        await _drain(outputs)
         return await ended if ended.done() else 0
     finally:
-        for task in (*inputs, *outputs, ended):
+        tasks = [ended, *inputs, *(output.task for output in outputs)]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*inputs, *outputs, ended, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _inputs(command: Command, session: Session) -> list[Awaitable[None]]:
@@ -99,45 +97,67 @@ async def _input(fd: int, channel: Channel, session: Session) -> None:
     wanted = True
     while data := await channel.read():
         wanted = wanted and await descriptors.write(fd, data)
+        await asyncio.sleep(0)  # others have a turn, however much there is
     await session.close_stdin()
 
 
-async def _output(fd: int, channel: Channel, ended: asyncio.Event) -> None:
-    """Copy until nobody writes any more, or, after the end of the program, nothing comes for a moment."""
-    descriptors.enlarge(fd)
-    wanted = True
-    while data := await _next(fd, ended):
+class _Output:
+    """Copies what a session writes to a channel until nobody writes any more."""
+
+    def __init__(self, fd: int, channel: Channel) -> None:
+        self.moved_bytes = 0
+        self._fd, self._channel = fd, channel
+        self._reading = False
+        self.task = asyncio.ensure_future(self._copy())
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to be read just now."""
+        return self._reading and not descriptors.has_input(self._fd)
+
+    async def _copy(self) -> None:
+        descriptors.enlarge(self._fd)
+        wanted = True
+        while data := await self._read():
+            self.moved_bytes += len(data)
+            try:
+                if wanted:
+                    await self._channel.write(data)
+            except ConnectionError:
+                wanted = False  # this channel alone: the program goes on, its other output too
+            await asyncio.sleep(0)  # others have a turn, however much there is
+        if wanted:
+            with contextlib.suppress(ConnectionError):
+                await self._channel.finish()
+
+    async def _read(self) -> bytes:
+        self._reading = True
         try:
-            if wanted:
-                await channel.write(data)
-        except ConnectionError:
-            wanted = False  # this channel alone: the program goes on, its other output too
-    if wanted:
-        with contextlib.suppress(ConnectionError):
-            await channel.finish()
+            return await descriptors.read(self._fd)
+        finally:
+            self._reading = False
 
 
-async def _next(fd: int, ended: asyncio.Event) -> bytes:
-    reading = asyncio.ensure_future(descriptors.read(fd))
-    over = asyncio.ensure_future(ended.wait())
-    try:
-        await asyncio.wait((reading, over), return_when=asyncio.FIRST_COMPLETED)
-        if not reading.done():
-            await asyncio.wait((reading,), timeout=_DRAIN_S)
-        return reading.result() if reading.done() else b""
-    finally:
-        over.cancel()
-        if reading.cancel():
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+async def _drain(outputs: Sequence[_Output]) -> None:
+    """Return when all outputs have ended, or nothing comes for a moment from those that have not."""
+    for output in outputs:
+        while not output.task.done():
+            moved = output.moved_bytes
+            await asyncio.wait((output.task,), timeout=_DRAIN_S)
+            if output.waits and output.moved_bytes == moved:
+                break
+        else:
+            await output.task
 
 
 async def _sizes(channel: Channel, session: Session) -> None:
+    """Resize the terminal; a size that it cannot have is passed over, and so is all after what is no size."""
     sizes = subprotocols.Sizes()
-    while data := await channel.read():
-        try:
+    with contextlib.suppress(ValueError):
+        while data := await channel.read():
             for width, height in sizes.feed(data):
-                session.resize(width, height)
-        except (ValueError, ShimError):
-            while await channel.read():  # what follows cannot be told from it
-                pass
+                if width and height:
+                    with contextlib.suppress(ShimError, OSError):
+                        session.resize(width, height)
+    while await channel.read():
+        pass

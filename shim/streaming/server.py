@@ -16,7 +16,8 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from shim.model.streams import StreamOptions
@@ -24,12 +25,13 @@ from shim.streaming import spdy_commands, websocket_commands
 from shim.streaming.collaborators import Streams
 from shim.streaming.http import BadRequest, Handshake, Request
 from shim.streaming.jobs import Agreed, Attach, Exec, Job, PortForward, Refusal
+from shim.streaming.limits import Limits
 from shim.streaming.tokens import Tokens
 from shim.streaming.wire import Tcp
 
 log = logging.getLogger(__name__)
 
-_HEAD_S: Final = 10.0
+_CLOSE_S: Final = 5.0
 _READ_BYTES: Final = 512 * 1024
 
 
@@ -40,14 +42,14 @@ class Settings:
     Attributes:
         address: an IP address of this node.
         port: 0: any free one.
-        idle_s: a connection on which nothing moves for so long is closed.
         tls: for https; None: http.
+        limits: of connections.
     """
 
     address: str = "127.0.0.1"
     port: int = 0
-    idle_s: float = 4 * 3600.0
     tls: ssl.SSLContext | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 class StreamingServer:
@@ -109,41 +111,45 @@ class StreamingServer:
             await self._serve(reader, writer)
         except asyncio.CancelledError:
             writer.transport.abort()  # the server stops
-        except (OSError, ValueError) as error:
+        except OSError as error:
             log.info("a streaming connection ends: %s", error)
         finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            await _close(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handshake = Handshake()
+        limits = self._settings.limits
+        handshake = Handshake(limits.head_bytes)
+        answer: Refusal | Agreed | None
+        if len(self._connections) > limits.connections:
+            answer = Refusal(503, f"{limits.connections} connections are open already")
+        else:
+            answer = await self._hear(handshake, reader)
+        if answer is None:
+            return
+        tcp = Tcp(reader, writer)
+        if isinstance(answer, Refusal):
+            tcp.push([handshake.refuse(answer.status, answer.text, answer.headers)])
+        else:
+            tcp.push([handshake.upgrade(answer.headers)])
+            tcp.put_back(handshake.trailing_data())
+            try:
+                async with _idle(tcp, limits.idle_s):
+                    await answer.serve(tcp, self._streams, limits)
+            except ValueError as error:  # it was told so, and gets to read it
+                log.info("a streaming connection ends: %s", error)
+        await tcp.finish()
+
+    async def _hear(self, handshake: Handshake, reader: asyncio.StreamReader) -> Refusal | Agreed | None:
+        """Return the answer to the request; None if the client leaves instead of asking."""
+        head_s = self._settings.limits.head_s
         try:
-            async with asyncio.timeout(_HEAD_S):
+            async with asyncio.timeout(head_s):
                 request = await _head(handshake, reader)
         except BadRequest as error:
-            await _refuse(writer, handshake, 400, str(error))
-            return
+            return Refusal(error.status, str(error))
         except TimeoutError:
-            await _refuse(writer, handshake, 408, f"no whole request within {_HEAD_S:g} s")
-            return
-        if request is None:
-            return
-        answer = self._answer(request)
-        if isinstance(answer, Refusal):
-            await _refuse(writer, handshake, answer.status, answer.text, answer.headers)
-            return
-        writer.write(handshake.upgrade(answer.headers))
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(self._settings.idle_s) as idle:
-            tcp = Tcp(
-                reader,
-                writer,
-                handshake.trailing_data(),
-                lambda: idle.reschedule(loop.time() + self._settings.idle_s),
-            )
-            await answer.serve(tcp, self._streams)
-            await tcp.finish()
+            return Refusal(408, f"no whole request within {head_s:g} s")
+        return None if request is None else self._answer(request)
 
     def _answer(self, request: Request) -> Refusal | Agreed:
         job = self._job(request)
@@ -175,13 +181,30 @@ async def _head(handshake: Handshake, reader: asyncio.StreamReader) -> Request |
             return request
 
 
-async def _refuse(
-    writer: asyncio.StreamWriter,
-    handshake: Handshake,
-    status: int,
-    text: str,
-    headers: tuple[tuple[str, str], ...] = (),
-) -> None:
-    writer.write(handshake.refuse(status, text, headers))
-    with contextlib.suppress(ConnectionError):
-        await writer.drain()
+@contextlib.asynccontextmanager
+async def _idle(tcp: Tcp, idle_s: float) -> AsyncIterator[None]:
+    """End what is inside when nothing moves for so long.
+
+    Raises:
+        ConnectionError: so it was.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(idle_s) as idle:
+            tcp.active = lambda: idle.reschedule(loop.time() + idle_s)
+            yield
+    except TimeoutError:
+        raise ConnectionAbortedError(f"nothing has moved for {idle_s:g} s") from None
+    finally:
+        tcp.active = None
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection; what the client does not take soon is dropped."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await writer.wait_closed()
+        except TimeoutError:
+            writer.transport.abort()

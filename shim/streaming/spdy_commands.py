@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from typing import Final
 
 from shim.streaming import port_forward, remote_command, subprotocols
 from shim.streaming.collaborators import Channel, Streams
 from shim.streaming.http import Request
 from shim.streaming.jobs import Agreed, Command, Exec, Job, PortForward, Refusal, open_session
+from shim.streaming.limits import Limits
 from shim.streaming.race import until_either
 from shim.streaming.spdy_channels import SpdyChannel, SpdyChannels
-from shim.streaming.tasks import Tasks
 from shim.streaming.wire import Tcp, Wire
 
+log = logging.getLogger(__name__)
+
 _HEADER: Final = "X-Stream-Protocol-Version"
-_CHANNELS_S: Final = 30.0
 _LEAST_FOR_RESIZE: Final = 3
 
 
@@ -39,31 +41,31 @@ def agree(request: Request, job: Job) -> Agreed | Refusal:
     return Agreed(headers, functools.partial(_serve_command, job, subprotocols.SPDY_COMMANDS[name]))
 
 
-async def serve_ports(job: PortForward, wire: Wire, streams: Streams) -> None:
+async def serve_ports(job: PortForward, wire: Wire, streams: Streams, limits: Limits) -> None:
     """Forward what the client opens channels for, until it is gone."""
-    pairs = port_forward.Pairs(functools.partial(streams.dial, job.sandbox_id))
+    pairs = port_forward.Pairs(functools.partial(streams.dial, job.sandbox_id), limits.streams_s)
     try:
-        await SpdyChannels(wire, pairs.opened).run()
+        await SpdyChannels(wire, limits, pairs.opened).run()
     finally:
-        await pairs.tasks.cancel()
+        await pairs.close()
 
 
-async def _serve_command(job: Command, version: int, tcp: Tcp, streams: Streams) -> None:
+async def _serve_command(job: Command, version: int, tcp: Tcp, streams: Streams, limits: Limits) -> None:
     gathered = _Gathered(job, version)
-    channels = SpdyChannels(tcp, gathered.opened)
+    channels = SpdyChannels(tcp, limits, gathered.opened)
 
     async def work() -> None:
-        async with asyncio.timeout(_CHANNELS_S):
-            await gathered.complete.wait()
-        await remote_command.serve(gathered.command(), functools.partial(open_session, job, streams))
+        try:
+            async with asyncio.timeout(limits.streams_s):
+                await gathered.complete.wait()
+        except TimeoutError:
+            await gathered.give_up(limits.streams_s)
+        else:
+            await remote_command.serve(gathered.command(), functools.partial(open_session, job, streams))
         channels.ignore()
+        channels.go_away()
 
-    try:
-        await until_either(work(), channels.run())
-    except TimeoutError:
-        raise ValueError(f"the client did not open {gathered.missing()} within {_CHANNELS_S:g} s") from None
-    finally:
-        await gathered.refusals.cancel()
+    await until_either(work(), channels.run())
 
 
 class _Gathered:
@@ -81,22 +83,26 @@ class _Gathered:
         }
         self._wanted = {name for name, wanted in asked.items() if wanted}
         self._found: dict[str, Channel] = {}
-        self.refusals = Tasks()
         self.complete = asyncio.Event()
 
     def opened(self, channel: SpdyChannel) -> None:
         """Take a channel in; one that nobody asked for, or a second of a kind, is broken off."""
         kind = channel.headers.get("streamtype", "")
         if kind not in self._wanted or kind in self._found:
-            self.refusals.start(channel.refuse())
+            channel.refuse()
             return
         self._found[kind] = channel
         if not self._wanted - self._found.keys():
             self.complete.set()
 
-    def missing(self) -> str:
-        """Name what was not opened."""
-        return ", ".join(sorted(self._wanted - self._found.keys()))
+    async def give_up(self, after_s: float) -> None:
+        """Tell the client what it did not open, if it can be told."""
+        missing = ", ".join(sorted(self._wanted - self._found.keys()))
+        message = f"the client did not open its streams within {after_s:g} s: {missing}"
+        log.info("a streaming connection ends: %s", message)
+        if (error := self._found.get("error")) is not None:
+            await error.write(subprotocols.failure_status(self._version, message))
+            await error.finish()
 
     def command(self) -> remote_command.Command:
         """Return the channels; they are complete."""

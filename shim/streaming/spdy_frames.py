@@ -55,6 +55,14 @@ class Reset(enum.IntEnum):
     FRAME_TOO_LARGE = 11
 
 
+class GoAway(enum.IntEnum):
+    """Why a connection is left (GOAWAY)."""
+
+    OK = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+
+
 SETTINGS_INITIAL_WINDOW: Final = 7
 
 # What the header compression of both ends knows before the first byte: words with their lengths, then text.

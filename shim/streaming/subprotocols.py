@@ -53,6 +53,7 @@ WEBSOCKET_PORTS: Final = {
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
 CLOSE_CHANNEL: Final = 255
+_CLOSES: Final = 5  # the first version in which a client can end a channel
 
 
 def choose(offered: Sequence[str], known: Iterable[str]) -> str | None:
@@ -70,23 +71,35 @@ def encode_message(framing: Framing, channel: int, data: bytes) -> bytes | str:
 def decode_message(framing: Framing, message: bytes | str) -> tuple[int, bytes]:
     """Return (channel, data) of a WebSocket message.
 
+    Text where binary was agreed on is its UTF-8, and the other way round: there are web pages that send it.
+
     Raises:
         ValueError: it is none.
     """
     if not message:
         raise ValueError("an empty message names no channel")
-    if isinstance(message, bytes):
-        if framing.base64:
-            raise ValueError("a binary message where base64 was agreed on")
-        return message[0], message[1:]
+    raw = message.encode() if isinstance(message, str) else message
     if not framing.base64:
-        raise ValueError("a text message where binary was agreed on")
-    if not message[0].isdecimal() or not message[0].isascii():
-        raise ValueError(f"a message begins with {message[0]!r} instead of a channel's number")
+        return raw[0], raw[1:]
+    if not raw[:1].isdigit():
+        raise ValueError(f"a message begins with {raw[:1]!r} instead of a channel's number")
     try:
-        return int(message[0]), base64.b64decode(message[1:], validate=True)
-    except (binascii.Error, ValueError):
+        return int(raw[:1]), base64.b64decode(raw[1:], validate=True)
+    except binascii.Error:
         raise ValueError("a message is not base64") from None
+
+
+def closed_channel(framing: Framing, channel: int, data: bytes) -> int | None:
+    """Return the channel that a message ends, from version 5 on; None if it is a message like any other.
+
+    Raises:
+        ValueError: it does not name the one channel that it ends.
+    """
+    if channel != CLOSE_CHANNEL or framing.version < _CLOSES:
+        return None
+    if len(data) != 1:
+        raise ValueError(f"a message that ends a channel has {len(data)} bytes instead of its number")
+    return data[0]
 
 
 def exit_status(version: int, code: int) -> bytes:

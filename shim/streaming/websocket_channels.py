@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
+from wsproto.frame_protocol import CloseReason
+
 from shim.streaming import subprotocols
-from shim.streaming.inbox import MOST_BYTES, Inbox
+from shim.streaming.inbox import Inbox, Intake
 from shim.streaming.subprotocols import Framing
 from shim.streaming.wire import WebSocket
 
@@ -25,7 +26,8 @@ class WebSocketChannel:
 
     async def write(self, data: bytes) -> None:
         """Send one message."""
-        await self._socket.send(subprotocols.encode_message(self._framing, self.number, data))
+        self._socket.push(subprotocols.encode_message(self._framing, self.number, data))
+        await self._socket.drain()
 
     async def finish(self) -> None:
         """Nothing: a channel ends with the WebSocket."""
@@ -42,23 +44,24 @@ class WebSocketChannels:
 
     def __init__(self, socket: WebSocket, framing: Framing, numbers: Iterable[int]) -> None:
         self._socket, self._framing = socket, framing
-        self._moved = asyncio.Event()
+        self._intake = Intake()
         self.channels = {
-            number: WebSocketChannel(socket, framing, number, Inbox(self._used)) for number in numbers
+            number: WebSocketChannel(socket, framing, number, Inbox(self._intake)) for number in numbers
         }
 
     async def run(self) -> None:
         """Read until the client is gone; then every channel is broken off.
 
         Raises:
-            ValueError: it does not speak as agreed on.
+            ValueError: it does not speak as agreed on; it was told so.
+            ConnectionError: it is gone, as was seen when something was sent.
         """
         try:
             while (message := await self._socket.receive()) is not None:
-                self._take_in(*subprotocols.decode_message(self._framing, message))
-                while any(each.inbox.waiting_bytes > MOST_BYTES for each in self.channels.values()):
-                    self._moved.clear()
-                    await self._moved.wait()
+                if message:
+                    self._take_in(message)
+                if self._intake.crowded:
+                    await self._intake.room(self._socket.ping)
         finally:
             for channel in self.channels.values():
                 channel.inbox.break_off()
@@ -68,12 +71,19 @@ class WebSocketChannels:
         for channel in self.channels.values():
             channel.inbox.ignore()
 
-    def _take_in(self, number: int, data: bytes) -> None:
-        if number == subprotocols.CLOSE_CHANNEL and self._framing.version >= 5:
-            if len(data) == 1 and data[0] in self.channels:
-                self.channels[data[0]].inbox.end()
-        elif number in self.channels and data:
-            self.channels[number].inbox.put(data)
-
-    def _used(self, _: int) -> None:
-        self._moved.set()
+    def _take_in(self, message: bytes | str) -> None:
+        try:
+            number, data = subprotocols.decode_message(self._framing, message)
+            ended = subprotocols.closed_channel(self._framing, number, data)
+        except ValueError as error:
+            self._socket.close(CloseReason.INVALID_FRAME_PAYLOAD_DATA, str(error))
+            raise
+        if ended is not None:
+            number, data = ended, b""
+        channel = self.channels.get(number)
+        if channel is None:
+            return
+        if data:
+            channel.inbox.put(data)
+        if ended is not None:
+            channel.inbox.end()

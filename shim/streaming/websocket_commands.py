@@ -12,6 +12,7 @@ from shim.streaming import port_forward, remote_command, spdy_commands, subproto
 from shim.streaming.collaborators import Streams
 from shim.streaming.http import Request
 from shim.streaming.jobs import Agreed, Command, Exec, Job, PortForward, Refusal, open_session
+from shim.streaming.limits import Limits
 from shim.streaming.race import until_either
 from shim.streaming.subprotocols import Framing
 from shim.streaming.websocket_channels import WebSocketChannels
@@ -51,7 +52,7 @@ def _known(job: Job) -> tuple[str, ...]:
     return tuple(subprotocols.WEBSOCKET_COMMANDS)
 
 
-def _serving(name: str, job: Job) -> Callable[[Tcp, Streams], Awaitable[None]]:
+def _serving(name: str, job: Job) -> Callable[[Tcp, Streams, Limits], Awaitable[None]]:
     if not isinstance(job, PortForward):
         framing = subprotocols.WEBSOCKET_COMMANDS.get(name, Framing(1))
         return functools.partial(_serve_command, job, framing)
@@ -60,15 +61,19 @@ def _serving(name: str, job: Job) -> Callable[[Tcp, Streams], Awaitable[None]]:
     return functools.partial(_serve_ports, job, subprotocols.WEBSOCKET_PORTS.get(name, Framing(4)))
 
 
-async def _serve_tunnel(job: PortForward, tcp: Tcp, streams: Streams) -> None:
-    socket = WebSocket(tcp)
-    await spdy_commands.serve_ports(job, Tunnel(socket), streams)
-    await socket.close()
+async def _serve_tunnel(job: PortForward, tcp: Tcp, streams: Streams, limits: Limits) -> None:
+    socket = WebSocket(tcp, limits.message_bytes)
+    try:
+        await spdy_commands.serve_ports(job, Tunnel(socket), streams, limits)
+    finally:
+        socket.close()
 
 
-async def _serve_ports(job: PortForward, framing: Framing, tcp: Tcp, streams: Streams) -> None:
+async def _serve_ports(
+    job: PortForward, framing: Framing, tcp: Tcp, streams: Streams, limits: Limits
+) -> None:
     """Channels 2n and 2n + 1 are data and error of the n-th port; each begins with the port's number."""
-    socket = WebSocket(tcp)
+    socket = WebSocket(tcp, limits.message_bytes)
     mux = WebSocketChannels(socket, framing, range(2 * len(job.ports)))
     dial = functools.partial(streams.dial, job.sandbox_id)
 
@@ -78,14 +83,14 @@ async def _serve_ports(job: PortForward, framing: Framing, tcp: Tcp, streams: St
                 data, error = mux.channels[2 * n], mux.channels[2 * n + 1]
                 for channel in (data, error):
                     await channel.write(port.to_bytes(2, "little"))
-                tasks.create_task(port_forward.forward(dial, port, data, error))
+                tasks.create_task(port_forward.forward(dial, port, data, error, halves=False))
 
     await until_either(work(), mux.run())
-    await socket.close()
+    socket.close()
 
 
-async def _serve_command(job: Command, framing: Framing, tcp: Tcp, streams: Streams) -> None:
-    socket, options = WebSocket(tcp), job.options
+async def _serve_command(job: Command, framing: Framing, tcp: Tcp, streams: Streams, limits: Limits) -> None:
+    socket, options = WebSocket(tcp, limits.message_bytes), job.options
     mux = WebSocketChannels(socket, framing, range(subprotocols.RESIZE + 1))
     channels = mux.channels
     command = remote_command.Command(
@@ -108,4 +113,4 @@ async def _serve_command(job: Command, framing: Framing, tcp: Tcp, streams: Stre
         mux.ignore()
 
     await until_either(work(), mux.run())
-    await socket.close()
+    socket.close()

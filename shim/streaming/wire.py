@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -13,7 +14,6 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 CHUNK: Final = 256 * 1024
-MAX_MESSAGE_BYTES: Final = 1024 * 1024
 _LINGER_S: Final = 5.0
 
 
@@ -23,27 +23,30 @@ class Wire(Protocol):
     async def read(self) -> bytes:
         """Return what comes next; empty at the end."""
 
-    async def write(self, parts: Sequence[bytes]) -> None:
-        """Send all parts; return when there is room for more. ConnectionError once the client is gone."""
+    def push(self, parts: Sequence[bytes]) -> None:
+        """Send all parts, now or later. ConnectionError once the client is gone."""
+
+    async def drain(self) -> None:
+        """Wait until there is room for more. ConnectionError once the client is gone."""
 
 
 class Tcp:
     """A connection as asyncio has it, with or without TLS.
 
+    Attributes:
+        active: called whenever something moves.
+
     Args:
         reader, writer: both ends of it.
-        first: bytes that were read already.
-        active: called whenever something moves.
     """
 
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        first: bytes = b"",
-        active: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._reader, self._writer, self._first, self._active = reader, writer, first, active
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.active: Callable[[], None] | None = None
+        self._reader, self._writer, self._first = reader, writer, b""
+
+    def put_back(self, data: bytes) -> None:
+        """Let ``data``, which was read too early, be what is read next."""
+        self._first = data
 
     async def read(self) -> bytes:
         """Return what comes next; empty at the end, also at one without ceremony."""
@@ -53,19 +56,24 @@ class Tcp:
                 data = await self._reader.read(CHUNK)
             except ConnectionError:
                 return b""
-        self._active()
+        if self.active is not None:
+            self.active()
         return data
 
-    async def write(self, parts: Sequence[bytes]) -> None:
-        """Send all parts; return when there is room for more."""
+    def push(self, parts: Sequence[bytes]) -> None:
+        """Send all parts, now or later."""
         if self._writer.is_closing():
             raise ConnectionResetError("the client is gone")
         self._writer.writelines(parts)
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
         await self._writer.drain()
-        self._active()
+        if self.active is not None:
+            self.active()
 
     async def finish(self) -> None:
-        """Send no more, and take in what still comes: unread bytes would reset the connection."""
+        """Send no more, and read to the end: a reset by unread bytes would cost the client what was sent."""
         with contextlib.suppress(ConnectionError, TimeoutError, OSError):
             if self._writer.can_write_eof():
                 self._writer.write_eof()
@@ -75,67 +83,88 @@ class Tcp:
 
 
 class WebSocket:
-    """Messages; pings are answered, and a close is too."""
+    """Messages; pings are answered, and a close is too.
 
-    def __init__(self, tcp: Tcp) -> None:
+    Args:
+        tcp: below.
+        max_bytes: of a message.
+    """
+
+    def __init__(self, tcp: Tcp, max_bytes: int) -> None:
         self._tcp = tcp
+        self._max_bytes = max_bytes
         self._protocol = Connection(ConnectionType.SERVER)
         self._parts: list[bytes | str] = []
         self._length = 0
-        self._ready: list[bytes | str] = []
+        self._ready: deque[bytes | str] = deque()
         self._ended = False
 
     async def receive(self) -> bytes | str | None:
         """Return the next message; None at the end.
 
         Raises:
-            ValueError: the client does not speak WebSocket, or a message is too long.
+            ValueError: the client does not speak WebSocket, or a message is too long; it was told so.
         """
         while not self._ready and not self._ended:
             data = await self._tcp.read()
             try:
                 self._protocol.receive_data(data or None)
-                await self._take_in()
+                answered = self._take_in()
             except RemoteProtocolError as error:
-                await self.close(CloseReason.PROTOCOL_ERROR, str(error))
+                self.close(CloseReason.PROTOCOL_ERROR, str(error))
                 raise ValueError(f"not a WebSocket message: {error}") from None
-        return self._ready.pop(0) if self._ready else None
+            if answered:
+                await self.drain()
+        return self._ready.popleft() if self._ready else None
 
-    async def _take_in(self) -> None:
+    def _take_in(self) -> bool:
+        """Return whether something was answered."""
+        answered = False
         for event in self._protocol.events():
             if isinstance(event, BytesMessage | TextMessage):
-                await self._part(event)
+                self._part(event)
             elif isinstance(event, Ping):
-                await self._tcp.write([self._protocol.send(event.response())])
+                answered = True
+                self._tcp.push([self._protocol.send(event.response())])
             elif isinstance(event, CloseConnection):
                 self._ended = True
                 with contextlib.suppress(ConnectionError, LocalProtocolError):
-                    await self._tcp.write([self._protocol.send(event.response())])
+                    self._tcp.push([self._protocol.send(event.response())])
+        return answered
 
-    async def _part(self, event: BytesMessage | TextMessage) -> None:
+    def _part(self, event: BytesMessage | TextMessage) -> None:
         data = event.data if isinstance(event, TextMessage) else bytes(event.data)
         self._length += len(data)
-        if self._length > MAX_MESSAGE_BYTES:
-            await self.close(CloseReason.MESSAGE_TOO_BIG, f"at most {MAX_MESSAGE_BYTES} bytes")
-            raise ValueError(f"a message is longer than {MAX_MESSAGE_BYTES} bytes")
+        if self._length > self._max_bytes:
+            self.close(CloseReason.MESSAGE_TOO_BIG, f"at most {self._max_bytes} bytes")
+            raise ValueError(f"a message is longer than {self._max_bytes} bytes")
         self._parts.append(data)
         if event.message_finished:
             self._ready.append(_joined(self._parts))
             self._parts, self._length = [], 0
 
-    async def send(self, message: bytes | str) -> None:
-        """Send a message."""
+    def push(self, message: bytes | str) -> None:
+        """Send a message, now or later."""
         event = TextMessage(data=message) if isinstance(message, str) else BytesMessage(data=message)
         try:
-            await self._tcp.write([self._protocol.send(event)])
+            self._tcp.push([self._protocol.send(event)])
         except LocalProtocolError:
             raise ConnectionResetError("the client has closed the WebSocket") from None
 
-    async def close(self, code: CloseReason = CloseReason.NORMAL_CLOSURE, reason: str = "") -> None:
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+        await self._tcp.drain()
+
+    def ping(self) -> None:
+        """Send what a client has to answer."""
+        with contextlib.suppress(LocalProtocolError):
+            self._tcp.push([self._protocol.send(Ping())])
+
+    def close(self, code: CloseReason = CloseReason.NORMAL_CLOSURE, reason: str = "") -> None:
         """Say that it is over. Idempotent."""
         self._ended = True
         with contextlib.suppress(ConnectionError, LocalProtocolError):
-            await self._tcp.write([self._protocol.send(CloseConnection(code=code, reason=reason[:100]))])
+            self._tcp.push([self._protocol.send(CloseConnection(code=code, reason=reason[:100]))])
 
 
 def _joined(parts: list[bytes | str]) -> bytes | str:
@@ -156,8 +185,13 @@ class Tunnel:
             message = await self._socket.receive()
         if message is None or isinstance(message, bytes):
             return message or b""
+        self._socket.close(CloseReason.UNSUPPORTED_DATA, "only binary messages")
         raise ValueError("a text message in a tunnel of bytes")
 
-    async def write(self, parts: Sequence[bytes]) -> None:
-        """Send all parts in one message."""
-        await self._socket.send(b"".join(parts))
+    def push(self, parts: Sequence[bytes]) -> None:
+        """Send all parts in one message, now or later."""
+        self._socket.push(b"".join(parts))
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+        await self._socket.drain()
