@@ -204,6 +204,15 @@ class StreamingConfig:
     idle_timeout_s: int = setting(
         4 * 3600, "a connection on which nothing moves for so many seconds is closed", _at_least(1)
     )
+    max_connections: int = setting(1024, "at once, whoever they are from", _between(1, 65535))
+    max_streams: int = setting(
+        1024, "at once in a connection over SPDY; a forwarded connection takes two", _between(5, 65535)
+    )
+    max_request_bytes: int = setting(16384, "of an HTTP request", _between(1024, 1 << 20))
+    max_frame_bytes: int = setting(
+        65536, "of a SPDY control frame, and of its expanded headers", _between(1024, 1 << 20)
+    )
+    max_message_bytes: int = setting(1 << 20, "of a WebSocket message", _between(1 << 16, 1 << 26))
     tls_cert: str = setting("", "certificate file, for https; empty: http", _file)
     tls_key: str = setting("", "file of the certificate's key", _file)
 

@@ -33,6 +33,7 @@ from shim.store.containers import ContainerStore
 from shim.store.layout import Layout
 from shim.store.sandboxes import SandboxStore
 from shim.streaming import server as streaming_server
+from shim.streaming.limits import Limits
 from shim.supervisor import exit_records
 from shim.supervisor.client import SupervisorClient
 
@@ -159,7 +160,15 @@ def streaming_settings(config: Config) -> streaming_server.Settings:
             raise FailedPrecondition(
                 f"cannot use streaming.tls_cert {asked.tls_cert!r} with tls_key {asked.tls_key!r}: {error}"
             ) from None
-    return streaming_server.Settings(asked.address, asked.port, asked.idle_timeout_s, tls)
+    limits = Limits(
+        connections=asked.max_connections,
+        streams=asked.max_streams,
+        head_bytes=asked.max_request_bytes,
+        frame_bytes=asked.max_frame_bytes,
+        message_bytes=asked.max_message_bytes,
+        idle_s=asked.idle_timeout_s,
+    )
+    return streaming_server.Settings(asked.address, asked.port, tls, limits)
 
 
 def _networks(config: Config, layout: Layout) -> Networks:

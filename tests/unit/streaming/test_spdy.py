@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shim.streaming import spdy, spdy_frames
-from shim.streaming.spdy import Accepted, Broken, Connection, Data, Finished, GoingAway, Limits, Opened, Room
-from shim.streaming.spdy_frames import FrameError, Reset, Type
+from shim.streaming.limits import Limits
+from shim.streaming.spdy import Accepted, Broken, Connection, Data, Finished, GoingAway, Opened, Room
+from shim.streaming.spdy_frames import DEFAULT_WINDOW, FrameError, GoAway, Reset, Type
 
 HEADERS = (("streamtype", "stdin"), ("port", "80"))
 
@@ -87,12 +88,92 @@ def test_windows_bind_only_a_peer_that_keeps_them(ends: tuple[Connection, Connec
     client, server = ends
     number = client.open(HEADERS)
     flow(client, server)
-    server.send(number, bytes(200_000))
-    assert server.room(number) > 200_000
+    server.send(number, bytes(40_000))
+    assert server.room(number) > DEFAULT_WINDOW
     flow(server, client)
-    client.acknowledge(number, 1000)
+    client.acknowledge(number, 40_000)
     assert flow(client, server) == [Room(number), Room(0)]
-    assert server.room(number) <= spdy_frames.DEFAULT_WINDOW + 1000
+    assert server.room(number) == DEFAULT_WINDOW  # what was sent before counts
+    server.send(number, bytes(DEFAULT_WINDOW))
+    assert server.room(number) == 0
+
+
+def test_whoever_sent_more_than_there_was_room_for_waits_until_there_is(
+    ends: tuple[Connection, Connection],
+) -> None:
+    client, server = ends
+    number = client.open(HEADERS)
+    flow(client, server)
+    server.send(number, bytes(200_000))
+    flow(server, client)
+    client.acknowledge(number, 100_000)
+    flow(client, server)
+    assert server.room(number) == 0
+    client.acknowledge(number, 100_000)
+    flow(client, server)
+    assert server.room(number) == DEFAULT_WINDOW
+
+
+def test_all_streams_share_a_window_too() -> None:
+    client, server = Connection(server=False), Connection(windows_kept=True)
+    one, other = client.open(HEADERS), client.open(HEADERS)
+    flow(client, server)
+    server.send(one, bytes(60_000))
+    assert server.room(other) == DEFAULT_WINDOW - 60_000
+
+
+def test_room_is_given_back_for_what_nobody_reads(ends: tuple[Connection, Connection]) -> None:
+    """Else the window of all streams together would close for good."""
+    client, server = Connection(server=False, windows_kept=True), ends[1]
+    for _ in range(10):
+        number = client.open(HEADERS)
+        client.send(number, bytes(30_000))
+        client.finish(number)
+        flow(client, server)
+        server.reset(number, Reset.CANCEL)
+        server.acknowledge(number, 30_000)
+        flow(server, client)
+        late = client.open(HEADERS)
+        flow(client, server)
+        server.reset(late, Reset.CANCEL)
+        client.send(late, bytes(5_000))
+        flow(client, server)
+        flow(server, client)
+        assert client.room(client.open(HEADERS)) > DEFAULT_WINDOW // 2 - 1
+
+
+def test_a_stream_that_is_broken_off_in_the_middle_of_a_frame_is_passed_over(
+    ends: tuple[Connection, Connection],
+) -> None:
+    client, server = ends
+    number = client.open(HEADERS)
+    flow(client, server)
+    frame = spdy_frames.data_header(number, 10, fin=True) + b"0123456789"
+    assert server.receive_data(frame[:12]) == [Data(number, b"0123")]
+    server.reset(number, Reset.CANCEL)
+    assert server.receive_data(frame[12:]) == []
+
+
+def test_a_stream_is_forgotten_when_both_have_ended_it(ends: tuple[Connection, Connection]) -> None:
+    client, server = ends
+    for _ in range(50):
+        number = client.open(HEADERS)
+        client.finish(number)
+        flow(client, server)
+        assert server.is_open(number)
+        server.finish(number)
+        flow(server, client)
+        assert not server.is_open(number)
+        assert not client.is_open(number)
+
+
+def test_a_ping_of_ours_is_answered(ends: tuple[Connection, Connection]) -> None:
+    client, server = ends
+    server.ping()
+    server.ping()
+    assert flow(server, client) == []
+    answers = [spdy_frames.control(Type.PING, number.to_bytes(4, "big")) for number in (2, 4)]
+    assert client.data_to_send() == answers
 
 
 def test_an_initial_window_counts_for_streams_that_are_open(ends: tuple[Connection, Connection]) -> None:
@@ -116,7 +197,8 @@ def test_more_streams_than_allowed_are_refused() -> None:
 def test_the_end_of_new_streams_is_told(ends: tuple[Connection, Connection]) -> None:
     client, server = ends
     server.go_away()
-    assert flow(server, client) == [GoingAway()]
+    server.go_away(GoAway.PROTOCOL_ERROR)
+    assert flow(server, client) == [GoingAway(0), GoingAway(1)]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +248,7 @@ def test_rubbish_is_refused_or_means_nothing(pieces: list[bytes]) -> None:
             server.receive_data(piece)
     except FrameError:
         return
-    assert len(server._received) <= sum(map(len, pieces))
+    assert len(server._partial) <= sum(map(len, pieces))
 
 
 @settings(deadline=None)

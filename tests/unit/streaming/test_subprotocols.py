@@ -28,8 +28,6 @@ def test_a_message_comes_back(channel: int, data: bytes, base64: bool) -> None:
     ("framing", "message"),
     [
         (Framing(4), b""),
-        (Framing(4), "0abc"),
-        (Framing(4, base64=True), b"\0abc"),
         (Framing(4, base64=True), "xYWJj"),
         (Framing(4, base64=True), "0?"),
     ],
@@ -37,6 +35,20 @@ def test_a_message_comes_back(channel: int, data: bytes, base64: bool) -> None:
 def test_what_is_no_message_is_refused(framing: Framing, message: bytes | str) -> None:
     with pytest.raises(ValueError, match="message"):
         subprotocols.decode_message(framing, message)
+
+
+def test_text_and_bytes_are_taken_for_each_other() -> None:
+    assert subprotocols.decode_message(Framing(4), "\0ä") == (0, "ä".encode())
+    assert subprotocols.decode_message(Framing(4, base64=True), b"0YWJj") == (0, b"abc")
+
+
+def test_only_the_fifth_version_ends_channels() -> None:
+    assert subprotocols.closed_channel(Framing(5), 255, b"\0") == 0
+    assert subprotocols.closed_channel(Framing(5), 0, b"\0") is None
+    assert subprotocols.closed_channel(Framing(4), 255, b"\0") is None
+    for data in (b"", b"\0\1"):
+        with pytest.raises(ValueError, match="ends a channel"):
+            subprotocols.closed_channel(Framing(5), 255, data)
 
 
 def test_an_exit_code_is_told_as_kubectl_reads_it() -> None:
