@@ -2,7 +2,7 @@
 
     child                                    daemon
       | warning --------------------------->  |  logged
-      | fds + descriptors ----------------->  |  sockets opened inside a new network namespace
+      | fds + descriptors ----------------->  |  sockets of a network namespace, a terminal
       | held ------------------------------>  |
       | <-------------------------------- go  |  one byte; EOF instead means: exit
       | error ----------------------------->  |  raised there as the class it was here
