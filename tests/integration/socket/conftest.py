@@ -148,7 +148,7 @@ class Daemon:
             f"unix:{self.socket}",
             options=[("grpc.max_receive_message_length", 16 << 20), ("grpc.enable_http_proxy", 0)],
         )
-        grpc.channel_ready_future(self.channel).result(timeout=60)
+        grpc.channel_ready_future(self.channel).result(timeout=PATIENCE_S * 3)
         self.runtime: Any = Stub(self.channel, cri, "RuntimeService")
         self.images: Any = Stub(self.channel, cri, "ImageService")
 
@@ -156,7 +156,7 @@ class Daemon:
         assert self.process is not None
         self.channel.close()
         self.process.send_signal(number)
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=PATIENCE_S * 3)
 
     def restart(self, number: int = signal.SIGKILL) -> None:
         self.end(number)
