@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fakes import FakeCgroups, FakeSnapshots
 
 from shim.errors import NotFound
-from shim.model.cgroup import CgroupJoin, DeviceRule, Place
+from shim.model.cgroup import Place
 from shim.model.container import ContainerConfig, ContainerMetadata, ExitRecord, ProcessRef
 from shim.model.image import Auth, Image, ImageConfig, ImageSpec, Platform
-from shim.model.mount import Rootfs
 from shim.model.network import NetworkResult
-from shim.model.resources import Resources
 from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec
-from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
+from shim.model.stats import FilesystemUsage
 from shim.model.streams import StreamOptions
 from shim.network.plugin import NetworkCondition, SetupRequest
 from shim.services import exits
@@ -42,24 +41,6 @@ IMAGE = Image(
     config=ImageConfig(user="app", cmd=("serve",)),
     platform=Platform("linux", "amd64"),
 )
-
-
-class FakeSnapshots:
-    def __init__(self) -> None:
-        self.ids: set[str] = set()
-
-    def prepare(self, container_id: str, image: Image) -> Rootfs:
-        self.ids.add(container_id)
-        return Rootfs(image.chain_ids, f"/s/{container_id}/fs", f"/s/{container_id}/work")
-
-    def remove(self, container_id: str) -> None:
-        self.ids.discard(container_id)
-
-    def usage(self, container_id: str) -> FilesystemUsage | None:
-        return None
-
-    def list(self) -> list[str]:
-        return list(self.ids)
 
 
 class FakeImages:
@@ -135,64 +116,6 @@ class FakeNetwork:
 
     def get(self, kind: str) -> FakeNetwork:
         return self
-
-
-class FakeCgroups:
-    driver = "cgroupfs"
-
-    def __init__(self) -> None:
-        self.limits: dict[str, Resources] = {}
-        self.devices: dict[str, tuple[DeviceRule, ...]] = {}
-        self.kill_hook: object = None
-        self.world: World | None = None
-
-    def parent(self, asked: str) -> str:
-        return asked or "/cri-shim"
-
-    def path(self, parent: str, id_: str) -> str:
-        return f"{parent}/{id_}"
-
-    def check(self, resources: Resources) -> None:
-        return None
-
-    def create(self, path: str, resources: Resources, devices: Sequence[DeviceRule] = ()) -> Place:
-        self.limits[path] = resources
-        self.devices[path] = tuple(devices)
-        return Place(path, CgroupJoin(), "")
-
-    def update(self, path: str, resources: Resources) -> None:
-        self.limits[path] = resources
-
-    def create_exec(self, path: str, number: int) -> Place:
-        return self.create(f"{path}/exec-{number}.mount", Resources())
-
-    def remove_exec(self, path: str, number: int) -> bool:
-        self.limits.pop(f"{path}/exec-{number}.mount", None)
-        return True
-
-    def kill(self, path: str) -> None:
-        assert self.world is not None
-        self.world.kill_cgroup(path)
-
-    def remove(self, path: str) -> None:
-        self.limits.pop(path, None)
-
-    def remove_unknown(self, known: frozenset[str]) -> None:
-        for path in list(self.limits):
-            if path.rpartition("/")[2] not in known:
-                del self.limits[path]
-
-    def settle(self, path: str) -> None:
-        self.settled = path
-
-    def oom_watch(self, path: str) -> dict[str, int]:
-        return {}
-
-    def cpu(self, path: str) -> CpuStats:
-        return CpuStats(1, 2)
-
-    def memory(self, path: str) -> MemoryStats:
-        return MemoryStats(1, 2, 3, 4, 5, 6, 7)
 
 
 @dataclass
