@@ -158,6 +158,7 @@ class Unpackers:
         self._settings = settings
         self._threads = threads
         self._idle: list[_Worker] = []
+        self._making: set[asyncio.Task[_Worker]] = set()
         self._reaper: asyncio.TimerHandle | None = None
 
     async def unpack(
@@ -199,7 +200,9 @@ class Unpackers:
         return Unpacked(**answer)
 
     async def close(self) -> None:
-        """End all idle workers."""
+        """End all idle workers, also one that is being started for a caller who has left."""
+        if self._making:
+            await asyncio.wait(self._making)
         if self._reaper is not None:
             self._reaper.cancel()
         idle, self._idle = self._idle, []
@@ -209,6 +212,8 @@ class Unpackers:
     async def _make(self) -> _Worker:
         """Start a worker; if the caller leaves meanwhile, the next one gets it."""
         making = asyncio.ensure_future(self._threads.run(_Worker))
+        self._making.add(making)
+        making.add_done_callback(self._making.discard)
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
