@@ -51,6 +51,7 @@ class Handshake:
 
     def __init__(self, max_bytes: int) -> None:
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes)
+        self._max_bytes, self._received_bytes = max_bytes, 0
         self._request: Request | None = None
 
     def receive_data(self, data: bytes) -> Request | None:
@@ -59,12 +60,14 @@ class Handshake:
         Raises:
             BadRequest: it is none, is too long, or has a body.
         """
+        self._received_bytes += len(data)
         try:
             self._connection.receive_data(data)
             while (event := self._connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
                 if isinstance(event, h11.Request):
                     headers = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in event.headers)
                     self._request = Request(event.method.decode(), event.target.decode(), headers)
+                    self._check_size()
                 elif isinstance(event, h11.EndOfMessage):
                     return self._request
                 else:
@@ -72,6 +75,12 @@ class Handshake:
         except h11.RemoteProtocolError as error:
             raise BadRequest(str(error), error.error_status_hint) from None
         return None
+
+    def _check_size(self) -> None:
+        """h11 counts only what is not whole yet."""
+        size = self._received_bytes - len(self.trailing_data())
+        if size > self._max_bytes:
+            raise BadRequest(f"a request has {size} bytes; {self._max_bytes} are most", 431)
 
     def upgrade(self, headers: Iterable[tuple[str, str]]) -> bytes:
         """Return the answer 101 with these headers."""

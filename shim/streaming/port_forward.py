@@ -52,14 +52,12 @@ class _Copy:
 
     async def run(self, *, halves: bool) -> OSError | None:
         """Copy to the end of both, or until the client breaks off; return what failed on the pod's side."""
-        to_pod = asyncio.ensure_future(self._to_pod())
-        from_pod = asyncio.ensure_future(self._from_pod())
+        to_pod, from_pod = (asyncio.ensure_future(each) for each in (self._to_pod(), self._from_pod()))
+        pending = {to_pod, from_pod}
         try:
-            await asyncio.wait(
-                (from_pod,) if not halves else (to_pod, from_pod), return_when=asyncio.FIRST_EXCEPTION
-            )
-            for task in (to_pod, from_pod):
-                if task.done():
+            while pending and not (from_pod.done() and (self._failure or not halves)):
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
                     task.result()
         except ConnectionError:
             pass
