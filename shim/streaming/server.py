@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from shim.kernel import memory
 from shim.model.streams import StreamOptions
 from shim.streaming import spdy_commands, websocket_commands
 from shim.streaming.collaborators import Streams
@@ -32,6 +33,7 @@ from shim.streaming.wire import Tcp
 log = logging.getLogger(__name__)
 
 _CLOSE_S: Final = 5.0
+_TRIM_S: Final = 5.0  # from the end of a connection on; others may end until then
 _READ_BYTES: Final = 512 * 1024
 
 
@@ -62,6 +64,7 @@ class StreamingServer:
         self._server: asyncio.Server | None = None
         self._base = ""
         self._connections: set[asyncio.Task[None]] = set()
+        self._trimming: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -85,6 +88,8 @@ class StreamingServer:
         for task in list(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        if self._trimming is not None:
+            self._trimming.cancel()
         await self._server.wait_closed()
 
     def exec_url(self, container_id: str, argv: tuple[str, ...], options: StreamOptions) -> str:
@@ -106,7 +111,7 @@ class StreamingServer:
         task = asyncio.current_task()
         if task is not None:
             self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            task.add_done_callback(self._ended)
         try:
             await self._serve(reader, writer)
         except asyncio.CancelledError:
@@ -115,6 +120,16 @@ class StreamingServer:
             log.info("a streaming connection ends: %s", error)
         finally:
             await _close(writer)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        if self._trimming is None:
+            self._trimming = asyncio.get_running_loop().call_later(_TRIM_S, self._trim)
+
+    def _trim(self) -> None:
+        """Many large buffers are gone: without this their pages would stay in the daemon for good."""
+        self._trimming = None
+        memory.trim()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         limits = self._settings.limits
