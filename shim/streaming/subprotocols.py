@@ -157,13 +157,15 @@ class Sizes:
                 if len(self._text) > self._MOST or not self._text.startswith("{"):
                     raise ValueError("a resize message is not JSON") from None
                 break
+            except RecursionError:
+                raise ValueError("a resize message is nested too deeply") from None
             self._text = self._text[end:].lstrip()
             sizes.append((_dimension(value, "Width"), _dimension(value, "Height")))
         return sizes
 
 
-def _dimension(value: dict[str, object], name: str) -> int:
-    found = value.get(name, value.get(name.lower()))  # an object for certain: it begins with a brace
+def _dimension(value: object, name: str) -> int:
+    found = value.get(name, value.get(name.lower())) if isinstance(value, dict) else None
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= 0xFFFF:
         raise ValueError(f"a resize message has no {name} from 0 to 65535")
     return found

@@ -76,7 +76,16 @@ def test_sizes_come_in_any_pieces(step: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"nonsense", b'{"Width":1}', b'{"Width":-1,"Height":1}', b'{"Width":true,"Height":1}', b"{" * 5000],
+    [
+        b"nonsense",
+        b'{"Width":1}',
+        b'{"Width":-1,"Height":1}',
+        b'{"Width":true,"Height":1}',
+        b"{" * 5000,
+        b'{"Width":1,"Height":2}7',
+        b"[1]",
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    ],
 )
 def test_what_is_no_size_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match="resize"):
