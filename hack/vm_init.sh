@@ -61,7 +61,8 @@ UNIT
 fi
 
 $b mkdir -p /root/sys/fs/cgroup /root/dev/shm /root/dev/pts /root/tmp
-$b mount -t cgroup2 cgroup2 /root/sys/fs/cgroup || fail "mount cgroup2"
+# As systemd mounts it: nothing inside a cgroup namespace may reach out of it.
+$b mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /root/sys/fs/cgroup || fail "mount cgroup2"
 for controller in $($b cat /root/sys/fs/cgroup/cgroup.controllers); do
   $b echo "+$controller" >/root/sys/fs/cgroup/cgroup.subtree_control
 done

@@ -12,7 +12,7 @@ from shim.runtime.plan_process import Limits, plan_label_files, plan_program, pl
 from shim.runtime.privileges import Privileges
 from shim.runtime.steps import Step
 from shim.runtime.steps_mounts import OpenTerminalHere
-from shim.runtime.steps_namespaces import EnterV1Cgroups, JoinProcess, OpenCgroups
+from shim.runtime.steps_namespaces import EnterV1Cgroups, JoinHeld, JoinProcess, OpenCgroups
 from shim.runtime.steps_process import Streams
 
 # The mount namespace brings the container's root with it.
@@ -41,12 +41,14 @@ def plan_exec(
         limits: as the container's.
         tty: it gets a terminal, and TERM says so.
     """
-    kinds = _KINDS if join.v1_tasks else (*_KINDS, "cgroup")
+    # Where cgroups are delegated by namespace, as systemd mounts them, nobody inside one gives birth to a
+    # process in a cgroup unless its own lies inside too: stage 2 is born first, and joins then.
+    late = () if join.v1_tasks else (JoinHeld(("cgroup",)),)
     keep_proc, open_labels = plan_label_files(privileges)
     stage1 = (
         *keep_proc,
         OpenCgroups(join.v1_tasks, join.v2_dir),
-        JoinProcess(process.pid, process.start_time, kinds),
+        JoinProcess(process.pid, process.start_time, _KINDS, hold=bool(late)),
     )
     terminal: tuple[Step, ...] = ()
     if tty:
@@ -54,6 +56,7 @@ def plan_exec(
         env = tuple(entry for entry in spec.env if not entry.startswith(b"TERM="))
         spec = dataclasses.replace(spec, env=(*env, _TERM))
     stage2 = (
+        *late,
         *open_labels,
         *plan_surroundings(spec, limits),
         *terminal,

@@ -131,11 +131,16 @@ class Unshare(Step):
 @step
 @dataclass(frozen=True, slots=True)
 class JoinProcess(Step):
-    """Join the namespaces of a running process, if it is still the one that was meant."""
+    """Join the namespaces of a running process, if it is still the one that was meant.
+
+    Attributes:
+        hold: whether ``JoinHeld`` comes later.
+    """
 
     pid: int
     start_time: int
     kinds: tuple[str, ...]
+    hold: bool = False
     SAYS: ClassVar = "join the container's namespaces"
 
     def execute(self, context: Context) -> None:
@@ -148,6 +153,29 @@ class JoinProcess(Step):
         except KernelError as error:
             if error.errno == errno.ESRCH:  # it has ended, and its parent did not reap it yet
                 raise NotFound("process", str(self.pid)) from None
+            raise
+        if self.hold:
+            context.keep("process", pidfd)
+        else:
+            os.close(pidfd)
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class JoinHeld(Step):
+    """Join more namespaces of the process that ``JoinProcess`` holds."""
+
+    kinds: tuple[str, ...]
+    SAYS: ClassVar = "join the container's namespaces"
+
+    def execute(self, context: Context) -> None:
+        """Join all at once."""
+        pidfd = context.take("process")
+        try:
+            namespaces.setns(pidfd, namespaces.flags_of(self.kinds), "the container's process")
+        except KernelError as error:
+            if error.errno == errno.ESRCH:
+                raise NotFound("process", "of the container") from None
             raise
         os.close(pidfd)
 

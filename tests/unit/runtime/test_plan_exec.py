@@ -12,7 +12,7 @@ from shim.runtime.plan_exec import plan_exec
 from shim.runtime.plan_process import Limits
 from shim.runtime.privileges import Label, Privileges
 from shim.runtime.steps_labels import KeepProc, OpenLabels, WriteLabels
-from shim.runtime.steps_namespaces import JoinProcess, OpenCgroups
+from shim.runtime.steps_namespaces import JoinHeld, JoinProcess, OpenCgroups
 from shim.runtime.steps_process import Execute
 
 REF = ProcessRef(7, 8, "boot")
@@ -37,7 +37,8 @@ def test_an_exec_joins_all_and_is_then_as_its_container(container: Any) -> None:
 
 def test_version_2_has_a_cgroup_namespace_to_join(container: Any) -> None:
     plan = plan_exec(container().spec, REF, ("x",), CgroupJoin((), "/exec"), Privileges(0), Limits(()))
-    assert plan.stage1[-1] == JoinProcess(7, 8, ("mnt", "pid", "net", "ipc", "uts", "cgroup"))
+    assert plan.stage1[-1] == JoinProcess(7, 8, ("mnt", "pid", "net", "ipc", "uts"), hold=True)
+    assert plan.stage2[0] == JoinHeld(("cgroup",))
 
 
 def test_labels_are_as_the_containers(container: Any) -> None:
@@ -46,7 +47,7 @@ def test_labels_are_as_the_containers(container: Any) -> None:
         container().spec, REF, ("x",), CgroupJoin((), "/e"), Privileges(0, labels=(label,)), Limits(())
     )
     assert plan.stage1[0] == KeepProc()
-    assert plan.stage2[0] == OpenLabels((("attr/exec",),))
+    assert plan.stage2[1] == OpenLabels((("attr/exec",),))
     assert plan.stage2[-3] == WriteLabels(("exec mine",))
 
 

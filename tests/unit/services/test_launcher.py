@@ -189,7 +189,7 @@ async def test_a_target_must_run(made: Launcher, target: str) -> None:
 async def test_a_running_target_is_joined(made: Launcher, supervisor: Supervisor) -> None:
     asked = ContainerSecurity(namespaces=NamespaceOptions(pid=NamespaceMode.TARGET, target_id="other"))
     await made.container(sandbox_of(**PINS), view_of(security=asked), PLACE)
-    assert b'["JoinProcess",7,8,["pid"]]' in supervisor.requests[0].plan
+    assert b'["JoinProcess",7,8,["pid"],false]' in supervisor.requests[0].plan
 
 
 async def test_the_same_warning_is_one_only_once(
