@@ -10,8 +10,9 @@ from shim.cgroups import names
 from shim.errors import KernelError
 from shim.model.cgroup import CgroupJoin, DeviceRule, Place
 from shim.model.image import Image
-from shim.model.mount import Rootfs
+from shim.model.mount import ImageTree, Rootfs
 from shim.model.resources import Resources
+from shim.model.security import UserNamespace
 from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
 
 
@@ -19,9 +20,21 @@ class FakeSnapshots:
     def __init__(self) -> None:
         self.ids: set[str] = set()
 
-    def prepare(self, container_id: str, image: Image) -> Rootfs:
+    def prepare(
+        self,
+        container_id: str,
+        image: Image,
+        mounted: Sequence[Image] = (),
+        userns: UserNamespace | None = None,
+    ) -> Rootfs:
         self.ids.add(container_id)
         return Rootfs(image.chain_ids, f"/s/{container_id}/fs", f"/s/{container_id}/work")
+
+    def image_tree(self, container_id: str, number: int, image: Image) -> ImageTree:
+        return ImageTree((f"/s/{container_id}/images/{number}", *image.chain_ids), image.id)
+
+    def volume(self, container_id: str, number: int) -> str:
+        return f"/s/{container_id}/volumes/{number}"
 
     def remove(self, container_id: str) -> None:
         self.ids.discard(container_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import os
@@ -88,11 +89,23 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
         )
         stack.push_async_callback(node.close)
         await supervisor.open()
+        node.settings = _with_userns(settings, await launcher.find_userns_lack(layout.images))
         stack.push_async_callback(_leave, node, supervisor, networks)
         await reconcile(node, exit_records.load_all(layout.exits))
         taking = asyncio.ensure_future(_take_in(node, exited))
         stack.callback(taking.cancel)
         yield node
+
+
+def _with_userns(settings: Settings, lack: str) -> Settings:
+    """Return settings whose handlers say whether pods can have a user namespace."""
+    if lack:
+        log.info("pods cannot have a user namespace here: %s", lack)
+    handlers = {
+        name: dataclasses.replace(features, user_namespaces=not lack)
+        for name, features in settings.handlers.items()
+    }
+    return dataclasses.replace(settings, handlers=handlers, userns_lack=lack)
 
 
 def _forget_profiles(layout: Layout, containers: ContainerStore) -> None:

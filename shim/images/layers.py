@@ -198,6 +198,11 @@ class LayerStore:
         with MergedTree(self.lowers(chain_ids)) as tree:
             return tree.read(os.fsencode(path), limit)
 
+    def has_path(self, chain_ids: Sequence[str], path: str) -> bool:
+        """Tell whether a container of this chain would see anything at a path. Blocking."""
+        with MergedTree(self.lowers(chain_ids)) as tree, tree.find(os.fsencode(path)) as fd:
+            return fd is not None
+
     def _path(self, *names: str) -> str:
         return os.path.join(self._root, *names)
 

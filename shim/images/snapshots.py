@@ -1,6 +1,8 @@
 """The writable layer of each container, on top of an image's layers.
 
     snapshots/<container id>/   fs: overlayfs' upperdir; work: its workdir; snapshot.json: the chain below
+                                images/<n>: the root directory of an image that is a volume
+                                volumes/<n>: a volume that the image declares
 
 The record is written first: a layer that it names is not collected, and the next start finds what a crash
 left.
@@ -12,7 +14,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -22,7 +24,8 @@ from shim.images.layers import LayerStore
 from shim.kernel import files, trees
 from shim.model import ids
 from shim.model.image import Image
-from shim.model.mount import Rootfs
+from shim.model.mount import ImageTree, Rootfs
+from shim.model.security import UserNamespace
 from shim.model.stats import FilesystemUsage
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,7 @@ _RECORD: Final = "snapshot.json"
 
 class _Record(msgspec.Struct, frozen=True):
     chain_ids: tuple[str, ...]
+    mounted: tuple[str, ...] = ()
     version: int = 1
 
 
@@ -47,6 +51,7 @@ class Snapshots:
         self._root = os.path.join(root, "snapshots")
         self._layers = layers
         self._chains: dict[str, tuple[str, ...]] = {}
+        self._mounted: dict[str, tuple[str, ...]] = {}
         self._usage: dict[str, FilesystemUsage] = {}
         self._released: Callable[[], None] = _nothing
 
@@ -60,13 +65,26 @@ class Snapshots:
         for name in os.listdir(self._root):
             try:
                 with open(os.path.join(self._root, name, _RECORD), "rb") as file:
-                    self._chains[name] = msgspec.json.decode(file.read(), type=_Record).chain_ids
+                    record = msgspec.json.decode(file.read(), type=_Record)
+                self._chains[name], self._mounted[name] = record.chain_ids, record.mounted
             except (OSError, msgspec.MsgspecError) as error:
                 log.warning("snapshot %s is not whole, it is removed: %s", name, error)
                 trees.remove_tree(os.path.join(self._root, name))
 
-    def prepare(self, container_id: str, image: Image) -> Rootfs:
+    def prepare(
+        self,
+        container_id: str,
+        image: Image,
+        mounted: Sequence[Image] = (),
+        userns: UserNamespace | None = None,
+    ) -> Rootfs:
         """Make a writable layer on top of an image. Idempotent.
+
+        Args:
+            container_id: whose it is.
+            image: what is below.
+            mounted: images that are volumes of the container; their layers stay as long as it does.
+            userns: of the pod: its root owns the writable layer as the node's would.
 
         Raises:
             NotFound: the image was removed meanwhile.
@@ -75,14 +93,18 @@ class Snapshots:
         with self._layers.lock:
             lowers = self._layers.lowers(image.chain_ids)
             root = self._layers.root_directory(image.chain_ids)
-            self._chains[container_id] = image.chain_ids
+            others = tuple({id_: None for each in mounted for id_ in each.chain_ids})
+            for chain_id in others:
+                self._layers.get(chain_id)
+            self._chains[container_id], self._mounted[container_id] = image.chain_ids, others
         try:
             os.makedirs(path, mode=0o700, exist_ok=True)
-            files.write_atomic(os.path.join(path, _RECORD), msgspec.json.encode(_Record(image.chain_ids)))
+            record = _Record(image.chain_ids, others)
+            files.write_atomic(os.path.join(path, _RECORD), msgspec.json.encode(record))
             upper, work = os.path.join(path, "fs"), os.path.join(path, "work")
             if not os.path.isdir(work):
                 os.makedirs(upper, exist_ok=True)
-                _like(root, upper)
+                _like(root, upper, userns or UserNamespace())
                 os.mkdir(work, 0o700)
         except OSError:
             self.remove(container_id)
@@ -91,6 +113,29 @@ class Snapshots:
             lowers = (os.path.join(path, "empty"),)
             os.makedirs(lowers[0], exist_ok=True)
         return Rootfs(lowers, upper, work)
+
+    def image_tree(self, container_id: str, number: int, image: Image) -> ImageTree:
+        """Return how an image is mounted as a volume. Idempotent.
+
+        Args:
+            container_id: of a snapshot that was prepared with this image among the mounted ones.
+            number: of the volume in the container.
+            image: the image.
+        """
+        top = os.path.join(self._path(container_id), "images", str(number))
+        os.makedirs(top, mode=0o755, exist_ok=True)
+        _like(self._layers.root_directory(image.chain_ids), top, UserNamespace())
+        lowers = self._layers.lowers(image.chain_ids)
+        if not lowers:  # overlayfs wants two where none can be written
+            lowers = (f"{top}-empty",)
+            os.makedirs(lowers[0], exist_ok=True)
+        return ImageTree((top, *lowers), image.id)
+
+    def volume(self, container_id: str, number: int) -> str:
+        """Make a directory that goes with the snapshot; return its path. Idempotent."""
+        path = os.path.join(self._path(container_id), "volumes", str(number))
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        return path
 
     def rootfs(self, container_id: str) -> Rootfs:
         """Return the directories of a prepared snapshot again.
@@ -110,6 +155,7 @@ class Snapshots:
         path = self._path(container_id)
         trees.remove_tree(path)
         self._usage.pop(container_id, None)
+        self._mounted.pop(container_id, None)
         if self._chains.pop(container_id, None) is not None:
             self._released()
 
@@ -119,7 +165,8 @@ class Snapshots:
 
     def needed(self) -> set[str]:
         """Return the chain ids of all layers in use."""
-        return {chain_id for chain in list(self._chains.values()) for chain_id in chain}
+        chains = [*self._chains.values(), *self._mounted.values()]
+        return {chain_id for chain in chains for chain_id in chain}
 
     def usage(self, container_id: str) -> FilesystemUsage | None:
         """Return what a writable layer took when it was last measured; None if it never was."""
@@ -144,17 +191,18 @@ def _nothing() -> None:
     pass
 
 
-def _like(source: str | None, path: str) -> None:
+def _like(source: str | None, path: str, userns: UserNamespace) -> None:
     """Give the writable layer's root what the image says of ``/``: overlayfs shows the topmost one's."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if source is None:
+            os.fchown(fd, *userns.outside(0, 0))
             os.fchmod(fd, 0o755)
             return
         info = os.stat(source)
         if not stat.S_ISDIR(info.st_mode):
             raise FailedPrecondition(f"{source} is no directory")
-        os.fchown(fd, info.st_uid, info.st_gid)
+        os.fchown(fd, *userns.outside(info.st_uid, info.st_gid))
         os.fchmod(fd, stat.S_IMODE(info.st_mode))
         for name, value in files.list_xattrs(source):
             if not name.startswith("trusted.overlay."):

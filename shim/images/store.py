@@ -158,6 +158,10 @@ class ImageStore:
         """
         return self._layers.read_file(image.chain_ids, path, _MAX_READ_BYTES)
 
+    def has_path(self, image: Image, path: str) -> bool:
+        """Tell whether a fresh container of the image would see anything at a path. Blocking."""
+        return self._layers.has_path(image.chain_ids, path)
+
     async def fs_usage(self) -> FilesystemUsage:
         """Return what images (from counters) and writable layers (measured in the background) take."""
         used, inodes = self._layers.usage()

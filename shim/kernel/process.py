@@ -12,6 +12,7 @@ from typing import Final
 from shim.errors import KernelError
 from shim.kernel import libc, proc
 
+CLONE_FILES: Final = 0x400
 CLONE_PIDFD: Final = 0x1000
 CLONE_PARENT: Final = 0x8000
 CLONE_CLEAR_SIGHAND: Final = 0x100000000

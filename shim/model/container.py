@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from shim.model.edits import Edits
 from shim.model.image import ImageSpec
-from shim.model.mount import Rootfs, Volume
+from shim.model.mount import ImageTree, ImageVolume, Rootfs, Volume
 from shim.model.resources import Resources
-from shim.model.security import Confinement, ContainerSecurity, User
+from shim.model.security import Confinement, ContainerSecurity, User, UserNamespace
 
 
 class ContainerState(enum.IntEnum):
@@ -84,6 +84,9 @@ class ContainerSpec:
         stop_signal: signal number that StopContainer sends first.
         confinement: seccomp and the like, in force; None in records from before it was kept.
         argv, cwd, env: in force, from the image and the request; env entries are ``KEY=value`` as bytes.
+        image_trees: of the volumes that are images, in their order.
+        image_volumes: those that the image declares, and the request leaves to it.
+        userns: the pod's user namespace; None where that is the node's.
         edits: what CDI devices add.
     """
 
@@ -101,6 +104,9 @@ class ContainerSpec:
     cwd: str
     env: tuple[bytes, ...] = field(repr=False)
     created_at_ns: int
+    image_trees: tuple[ImageTree, ...] = ()
+    image_volumes: tuple[ImageVolume, ...] = ()
+    userns: UserNamespace | None = None
     confinement: Confinement | None = None
     version: int = 1
     edits: Edits = Edits()

@@ -54,6 +54,28 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageTree:
+    """An image as a volume.
+
+    Attributes:
+        lowers: its layers as absolute paths, the topmost first; before them an empty directory that is as the
+            image says of ``/``.
+        image_ref: what ContainerStatus reports of it: the image's id.
+    """
+
+    lowers: tuple[str, ...]
+    image_ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageVolume:
+    """A volume that the image declares: a directory of the container's own, filled from the image."""
+
+    container_path: str
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rootfs:
     """The directories of an overlay.
 

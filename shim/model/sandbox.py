@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from shim.model.network import NetworkResult, PortMapping
 from shim.model.resources import Resources
-from shim.model.security import SandboxSecurity
+from shim.model.security import NamespaceMode, SandboxSecurity, UserNamespace
 
 
 class SandboxState(enum.IntEnum):
@@ -80,6 +80,12 @@ class SandboxSpec:
     process_label: str = ""
     mount_label: str = ""
     version: int = 1
+
+    @property
+    def userns(self) -> UserNamespace | None:
+        """The user namespace that the pod has for itself; None where that is the node's."""
+        asked = self.config.security.namespaces.userns
+        return asked if asked is not None and asked.mode is NamespaceMode.POD else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,19 @@ class UserNamespace:
     uids: tuple[IdMapping, ...] = ()
     gids: tuple[IdMapping, ...] = ()
 
+    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """Return what a user and a group are on the host; those that are nobody there stay what they are."""
+        mapped = id_outside(self.uids, uid), id_outside(self.gids, gid)
+        return uid if mapped[0] is None else mapped[0], gid if mapped[1] is None else mapped[1]
+
+
+def id_outside(mappings: tuple[IdMapping, ...], id_: int) -> int | None:
+    """Return what an id of a user namespace is on the host; None if it is nothing there."""
+    for each in mappings:
+        if each.container_id <= id_ < each.container_id + each.length:
+            return each.host_id + id_ - each.container_id
+    return None
+
 
 @dataclass(frozen=True, slots=True)
 class NamespaceOptions:

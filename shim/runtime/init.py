@@ -25,11 +25,13 @@ from typing import Final, NoReturn
 from shim.errors import FailedPrecondition, KernelError
 from shim.kernel import process, unix
 from shim.runtime import steps_hooks as _hooks
+from shim.runtime import steps_images as _images
 from shim.runtime import steps_labels as _labels
 from shim.runtime import steps_mounts as _mounts
 from shim.runtime import steps_namespaces as _namespaces
 from shim.runtime import steps_process as _process
 from shim.runtime import steps_reaper as _reaper
+from shim.runtime import steps_users as _users
 from shim.runtime import steps_volumes as _volumes
 from shim.runtime import wire
 from shim.runtime.context import Context
@@ -41,7 +43,17 @@ from shim.runtime.steps import Step
 ANNOUNCEMENT: Final = struct.Struct("=q")
 
 # Importing them makes their steps known to ``decode_plan``.
-STEP_MODULES: Final = (_hooks, _labels, _mounts, _namespaces, _process, _reaper, _volumes)
+STEP_MODULES: Final = (
+    _hooks,
+    _images,
+    _labels,
+    _mounts,
+    _namespaces,
+    _process,
+    _reaper,
+    _users,
+    _volumes,
+)
 
 _FAILED: Final = 128
 _PRACTICE: Final = encode_plan(

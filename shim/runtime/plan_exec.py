@@ -8,12 +8,20 @@ from typing import Final
 from shim.model.cgroup import CgroupJoin
 from shim.model.container import ContainerSpec, ProcessRef
 from shim.runtime.plan import Plan
-from shim.runtime.plan_process import Limits, plan_label_files, plan_program, plan_surroundings
+from shim.runtime.plan_process import (
+    Limits,
+    plan_directory,
+    plan_label_files,
+    plan_limits,
+    plan_program,
+    plan_surroundings,
+)
 from shim.runtime.privileges import Privileges
 from shim.runtime.steps import Step
 from shim.runtime.steps_mounts import OpenTerminalHere
 from shim.runtime.steps_namespaces import EnterV1Cgroups, JoinHeld, JoinProcess, OpenCgroups
-from shim.runtime.steps_process import Streams
+from shim.runtime.steps_process import Keyring, Streams
+from shim.runtime.steps_users import BecomeRoot
 
 # The mount namespace brings the container's root with it.
 _KINDS: Final = ("mnt", "pid", "net", "ipc", "uts")
@@ -45,11 +53,12 @@ def plan_exec(
     # process in a cgroup unless its own lies inside too: stage 2 is born first, and joins then.
     late = () if join.v1_tasks else (JoinHeld(("cgroup",)),)
     keep_proc, open_labels = plan_label_files(privileges)
-    stage1 = (
-        *keep_proc,
-        OpenCgroups(join.v1_tasks, join.v2_dir),
-        JoinProcess(process.pid, process.start_time, _KINDS, hold=bool(late)),
-    )
+    stage1: list[Step] = [*keep_proc, OpenCgroups(join.v1_tasks, join.v2_dir)]
+    begin, kinds = plan_surroundings(spec, limits), _KINDS
+    if spec.userns is not None:
+        stage1.append(plan_limits(spec, limits, keyring=False))
+        begin, kinds = (BecomeRoot(), Keyring(spec.id), plan_directory(spec)), (*_KINDS, "user")
+    stage1.append(JoinProcess(process.pid, process.start_time, kinds, hold=bool(late)))
     terminal: tuple[Step, ...] = ()
     if tty:
         terminal = (OpenTerminalHere(spec.user.uid),)
@@ -58,10 +67,10 @@ def plan_exec(
     stage2 = (
         *late,
         *open_labels,
-        *plan_surroundings(spec, limits),
+        *begin,
         *terminal,
         Streams(spec.user.uid, spec.user.gid),
         EnterV1Cgroups(len(join.v1_tasks)),
         *plan_program(spec, argv, privileges),
     )
-    return Plan("exec", stage1, stage2)
+    return Plan("exec", tuple(stage1), stage2)

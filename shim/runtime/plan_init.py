@@ -16,13 +16,14 @@ from shim.runtime.steps_namespaces import (
     Unshare,
 )
 from shim.runtime.steps_reaper import EnterEmptyRoot, ReapForEver
+from shim.runtime.steps_users import BecomeRoot, EnterUserNamespace
 
 
 def plan_init(spec: SandboxSpec, join: CgroupJoin, seccomp: bytes) -> Plan:
     """Return the plan; the PID namespace is pinned at ``spec.pins["pid"]``.
 
     A PID namespace can be pinned only once it has a first process, so that process does it, as long as it
-    still is in the host's mount namespace.
+    still is in the host's mount namespace. With a user namespace it may not: the caller pins it.
 
     Args:
         spec: of the sandbox; its other namespaces are pinned already.
@@ -30,13 +31,17 @@ def plan_init(spec: SandboxSpec, join: CgroupJoin, seccomp: bytes) -> Plan:
         seccomp: program of ``seccomp_filter.reaper``.
     """
     kinds = tuple(kind for kind in ("net", "ipc", "uts") if kind in spec.pins)
+    inside = "user" in spec.pins
+    opened = ("user", *kinds) if inside else kinds
     stage1: list[Step] = [OpenCgroups(join.v1_tasks, join.v2_dir)]
-    if kinds:
-        stage1.append(OpenNamespaces(tuple((kind, spec.pins[kind]) for kind in kinds)))
+    if opened:
+        stage1.append(OpenNamespaces(tuple((kind, spec.pins[kind]) for kind in opened)))
         stage1.append(JoinNamespaces(kinds))
+    if inside:
+        stage1.append(EnterUserNamespace())
     stage1.append(Unshare(("pid",)))
     stage2 = (
-        PinNamespace("pid", spec.pins["pid"]),
+        BecomeRoot() if inside else PinNamespace("pid", spec.pins["pid"]),
         Unshare(("mnt",)),
         DetachFromHost(),
         EnterEmptyRoot(),

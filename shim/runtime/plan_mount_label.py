@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from shim.runtime.steps import Step
-from shim.runtime.steps_mounts import MountNew, MountOverlay
+from shim.runtime.steps_mounts import MountNew, MountOverlay, OpenNew
 
 # What else is mounted has labels by the policy: proc, sysfs, cgroups, message queues.
 _LABELLED: Final = ("tmpfs", "devpts")
@@ -21,6 +21,6 @@ def label_mounts(steps: Iterable[Step], label: str) -> list[Step]:
 def _labelled(step: Step, option: str) -> Step:
     if isinstance(step, MountOverlay):
         return dataclasses.replace(step, options=(*step.options, option))
-    if isinstance(step, MountNew) and step.fstype in _LABELLED:
+    if isinstance(step, MountNew | OpenNew) and step.fstype in _LABELLED:
         return dataclasses.replace(step, options=(*step.options, option))
     return step

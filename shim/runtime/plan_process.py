@@ -28,8 +28,18 @@ class Limits:
 
 def plan_surroundings(spec: ContainerSpec, limits: Limits) -> tuple[Step, ...]:
     """Return what a program begins with: limits, priorities, keyring, directory."""
+    return plan_limits(spec, limits, keyring=True), plan_directory(spec)
+
+
+def plan_limits(spec: ContainerSpec, limits: Limits, *, keyring: bool) -> Step:
+    """Return the step that gives a program its limits; only the host's root may raise some of them."""
     adjustment = spec.config.resources.oom_score_adj
-    return Defaults(limits.rlimits, adjustment, spec.id), EnterDirectory(spec.cwd)
+    return Defaults(limits.rlimits, adjustment, spec.id if keyring else "")
+
+
+def plan_directory(spec: ContainerSpec) -> Step:
+    """Return the step that enters the working directory."""
+    return EnterDirectory(spec.cwd)
 
 
 def plan_program(spec: ContainerSpec, argv: tuple[str, ...], privileges: Privileges) -> tuple[Step, ...]:

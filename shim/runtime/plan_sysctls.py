@@ -89,6 +89,11 @@ def plan_interface_sysctls(spec: SandboxSpec) -> Plan | None:
     )
 
 
+def is_ipc(name: str) -> bool:
+    """Tell whether a name with dots belongs to an IPC namespace: the kernel lets only its root write it."""
+    return _BELONGS_TO["ipc"].fullmatch(name) is not None
+
+
 def _dotted(name: str) -> str:
     """Return a name with dots between its parts, and a slash for a dot in one."""
     first = next((character for character in name if character in "./"), ".")

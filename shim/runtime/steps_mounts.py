@@ -18,6 +18,7 @@ from shim.errors import InvalidArgument, KernelError
 from shim.kernel import mount, paths, tty
 from shim.runtime import wire
 from shim.runtime.context import Context
+from shim.runtime.overlay import mount_layers
 from shim.runtime.rooted import attach_in_root
 from shim.runtime.steps import Step, step
 
@@ -47,45 +48,24 @@ class MountOverlay(Step):
 
     Attributes:
         options: more of the file system, ``key=value``.
+        attach: where nobody else is going to attach it.
+        attributes: MOUNT_ATTR_* bits.
     """
 
     lowers: tuple[str, ...]
     upper: str
     work: str
     options: tuple[str, ...] = ()
+    attach: bool = True
+    attributes: int = 0
     SAYS: ClassVar = "mount the image's layers"
 
     def execute(self, context: Context) -> None:
         """Mount it over its own upper directory: a place that exists and that nobody else needs in here."""
-        try:
-            tree = self._by_descriptor()
-        except KernelError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            self._by_path()
-        else:
+        tree = mount_layers(self.lowers, self.upper, self.upper, self.work, self.attributes, self.options)
+        if self.attach:
             mount.move_mount(tree, "", mount.AT_FDCWD, self.upper, mount.MOVE_MOUNT_F_EMPTY_PATH)
-            os.close(tree)
-        context.keep("root", os.open(self.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-
-    def _by_descriptor(self) -> int:
-        """Name each layer by itself (``lowerdir+``, Linux 6.8): no limit but overlayfs' own."""
-        options = (
-            *(f"lowerdir+={path}" for path in self.lowers),
-            f"upperdir={self.upper}",
-            f"workdir={self.work}",
-            *self.options,
-        )
-        return mount.new_mount("overlay", "overlay", options)
-
-    def _by_path(self) -> None:
-        """Name all layers in one page of text, relative to where they lie together."""
-        base = os.path.commonpath([os.path.dirname(path) for path in self.lowers])
-        os.chdir(base)
-        names = ":".join(os.path.relpath(path, base) for path in self.lowers)
-        data = [f"lowerdir={names}", f"upperdir={self.upper}", f"workdir={self.work}"]
-        data += [f'{key}="{value}"' for key, _, value in (each.partition("=") for each in self.options)]
-        mount.mount("overlay", self.upper, "overlay", 0, ",".join(data))
+        context.keep("root", tree)
 
 
 @step
@@ -117,21 +97,50 @@ class MountNew(Step):
 
 @step
 @dataclass(frozen=True, slots=True)
+class OpenNew(Step):
+    """Make a new file system for AttachVolume, as the host's root: then it may hold devices.
+
+    Attributes:
+        name: under which AttachVolume finds it.
+        attributes: MOUNT_ATTR_* bits.
+        options: for the file system, ``key=value`` or ``key``.
+    """
+
+    name: str
+    fstype: str
+    attributes: int
+    options: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Name the type."""
+        return f"make a {self.fstype} for {self.name}"
+
+    def execute(self, context: Context) -> None:
+        """Make it, and keep it detached."""
+        context.keep(self.name, mount.new_mount(self.fstype, self.fstype, self.options, self.attributes))
+
+
+@step
+@dataclass(frozen=True, slots=True)
 class MakeDevices(Step):
     """Make device nodes and links.
 
     Attributes:
         nodes: tuples of (path, ``c``, ``b`` or ``p``, major, minor, permission bits, uid, gid).
         links: pairs of (path, what it leads to).
+        root: the kept tree that the paths are in.
+        owner: host ids of who owns the links.
     """
 
     nodes: tuple[tuple[str, str, int, int, int, int, int], ...]
     links: tuple[tuple[str, str], ...]
+    root: str = "root"
+    owner: tuple[int, int] = (0, 0)
     SAYS: ClassVar = "make the devices"
 
     def execute(self, context: Context) -> None:
         """Make each in its directory, found below the root; what an image has there goes first."""
-        root = context.look("root")
+        root = context.look(self.root)
         parents: dict[str, int] = {}
         umask = os.umask(0)
         for path, kind, major, minor, mode, uid, gid in self.nodes:
@@ -145,6 +154,8 @@ class MakeDevices(Step):
         for path, leads_to in self.links:
             parent, name = _parent(root, path, parents)
             _replace(os.symlink, parent, name, leads_to, name)
+            if any(self.owner):
+                os.chown(name, *self.owner, dir_fd=parent, follow_symlinks=False)
         for fd in parents.values():
             os.close(fd)
 
@@ -168,7 +179,7 @@ class OpenTerminal(Step):
         if self.rows and self.columns:
             tty.set_winsize(master, self.rows, self.columns)
         os.fchown(slave, self.uid, -1)
-        tree = mount.open_tree(mount.AT_FDCWD, f"/proc/self/fd/{slave}", mount.OPEN_TREE_CLONE)
+        tree = mount.open_tree(slave, "", mount.OPEN_TREE_CLONE | mount.AT_EMPTY_PATH)
         attach_in_root(context, tree, "/dev/console")
         os.close(tree)
         context.tty_master = master

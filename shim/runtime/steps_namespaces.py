@@ -200,10 +200,12 @@ class WriteSysctl(Step):
 
     Attributes:
         name: with dots between its parts, and a slash for a dot in one, as sysctl(8) has it.
+        uid: host id of root of the namespace that it belongs to: the kernel asks nothing else of some.
     """
 
     name: str
     value: str
+    uid: int = 0
 
     def describe(self) -> str:
         """Name it."""
@@ -212,6 +214,8 @@ class WriteSysctl(Step):
     def execute(self, context: Context) -> None:
         """Write it."""
         path = "/proc/sys/" + self.name.translate(_DOTS_AND_SLASHES)
+        if self.uid:
+            os.seteuid(self.uid)
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
             try:
@@ -223,6 +227,9 @@ class WriteSysctl(Step):
             if reason is not None:
                 raise InvalidArgument(f"sysctl {self.name} cannot be {self.value!r}: {reason}") from None
             raise KernelError("write", error.errno or 0, path) from None
+        finally:
+            if self.uid:
+                os.seteuid(0)
 
 
 @step
@@ -307,15 +314,22 @@ class PinNamespace(Step):
 @step
 @dataclass(frozen=True, slots=True)
 class MountShm(Step):
-    """Mount the memory file system that the containers of a pod share as /dev/shm."""
+    """Mount the memory file system that the containers of a pod share as /dev/shm.
+
+    Attributes:
+        owner: host ids of the pod's root.
+    """
 
     path: str
     size_bytes: int
     label: str = ""
+    owner: tuple[int, int] = (0, 0)
     SAYS: ClassVar = "mount the pod's shared memory"
 
     def execute(self, context: Context) -> None:
         """Mount it."""
         flags = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+        uid, gid = self.owner
         label = f',context="{self.label}"' if self.label else ""
-        mount.mount("shm", self.path, "tmpfs", flags, f"mode=1777,size={self.size_bytes}{label}")
+        options = f"mode=1777,size={self.size_bytes},uid={uid},gid={gid}{label}"
+        mount.mount("shm", self.path, "tmpfs", flags, options)

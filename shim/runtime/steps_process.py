@@ -52,6 +52,7 @@ class Defaults(Step):
 
     Attributes:
         rlimits: tuples of (resource number, soft, hard).
+        keyring: name of a new session keyring; empty for none.
     """
 
     rlimits: tuple[tuple[int, int, int], ...]
@@ -76,11 +77,8 @@ class Defaults(Step):
             process.reset_securebits()
         except KernelError as error:
             context.warn(f"the securebits that the daemon was started with stay: {error}")
-        try:
-            process.new_session_keyring(self.keyring)
-        except KernelError as error:
-            if error.errno != errno.ENOSYS:
-                context.warn(f"no session keyring of its own: {error}")
+        if self.keyring:
+            _new_keyring(self.keyring, context)
 
     def _oom_score(self, context: Context) -> None:
         wanted = b"%d" % self.oom_score_adj
@@ -99,6 +97,27 @@ class Defaults(Step):
         finally:
             if fd >= 0:
                 os.close(fd)
+
+
+def _new_keyring(name: str, context: Context) -> None:
+    try:
+        process.new_session_keyring(name)
+    except KernelError as error:
+        if error.errno != errno.ENOSYS:
+            context.warn(f"no session keyring of its own: {error}")
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class Keyring(Step):
+    """Give the process a session keyring that belongs to its own user namespace."""
+
+    name: str
+    SAYS: ClassVar = "make a session keyring"
+
+    def execute(self, context: Context) -> None:
+        """Make it."""
+        _new_keyring(self.name, context)
 
 
 @step

@@ -14,9 +14,11 @@ from typing import ClassVar, Final
 from shim.errors import FailedPrecondition, InvalidArgument, KernelError
 from shim.kernel import mount, proc
 from shim.model.mount import Propagation
+from shim.runtime import wire
 from shim.runtime.context import Context
 from shim.runtime.rooted import attach_in_root
 from shim.runtime.steps import Step, step
+from shim.runtime.steps_users import map_ids
 
 _PROPAGATION: Final = {
     Propagation.PRIVATE: mount.MS_PRIVATE,
@@ -34,6 +36,7 @@ class OpenVolume(Step):
     Attributes:
         name: under which AttachVolume finds it.
         propagation: model.mount.Propagation.
+        id_map: the kept user namespace whose ids it shows; empty for none.
     """
 
     name: str
@@ -41,6 +44,7 @@ class OpenVolume(Step):
     readonly: bool
     recursive_read_only: bool
     propagation: int
+    id_map: str = ""
 
     def describe(self) -> str:
         """Name the host path."""
@@ -57,6 +61,8 @@ class OpenVolume(Step):
             os.makedirs(self.host_path, 0o755, exist_ok=True)
             tree = self._clone()
         context.keep(self.name, tree)
+        if self.id_map and not map_ids(tree, context.look(self.id_map), self.host_path, recursive=True):
+            context.warn(f"mounts below the volume {self.host_path} do not take an id map: nobody owns them")
         if propagation is not Propagation.PRIVATE:
             _check_propagation(self.host_path, propagation)
         mount.mount_setattr(tree, "", _WHOLE, propagation=_PROPAGATION[propagation])
@@ -65,7 +71,7 @@ class OpenVolume(Step):
                 mount.mount_setattr(tree, "", _WHOLE, set_=mount.MOUNT_ATTR_RDONLY)
             except KernelError as error:
                 raise InvalidArgument(
-                    f"RROUnsupported: cannot make {self.host_path} read-only: {error}"
+                    f"{wire.READ_ONLY}cannot make {self.host_path} read-only: {error}"
                 ) from None
         elif self.readonly:
             mount.mount_setattr(tree, "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)

@@ -18,10 +18,14 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from shim import errors
 from shim.kernel import unix
+
+# What a kubelet knows errors of volumes by: these texts begin them, whatever was being done.
+IMAGE_VOLUME: Final = "ImageVolumeMountFailed: "
+READ_ONLY: Final = "RROUnsupported: "
 
 
 def send(fd: int, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
@@ -87,7 +91,8 @@ def decode_error(message: dict[str, Any]) -> Exception:
     if name == "NotFound":
         return errors.NotFound(message.get("kind", ""), message.get("name", ""))
     known = getattr(errors, name, None)
-    whole = f"cannot {stage}: {text}" if stage else text
+    plain = not stage or text.startswith((IMAGE_VOLUME, READ_ONLY))
+    whole = text if plain else f"cannot {stage}: {text}"
     if isinstance(known, type) and issubclass(known, errors.ShimError):
         return known(whole)
     return errors.Internal(whole)

@@ -9,9 +9,10 @@ from shim.images.progress import Report
 from shim.model.cgroup import DeviceRule, Place
 from shim.model.container import ProcessRef
 from shim.model.image import Auth, Image
-from shim.model.mount import Rootfs
+from shim.model.mount import ImageTree, Rootfs
 from shim.model.resources import Resources
 from shim.model.sandbox import SandboxSpec
+from shim.model.security import UserNamespace
 from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
 from shim.model.streams import StreamOptions
 from shim.network.plugin import Network, NetworkCondition
@@ -57,8 +58,11 @@ class Launcher(Protocol):
     async def interface_sysctls(self, spec: SandboxSpec) -> None:
         """Set the sysctls of the pod's interfaces, which are there by now."""
 
-    async def init(self, spec: SandboxSpec, place: Place) -> None:
-        """Start the first process of a pod's PID namespace, and pin that."""
+    async def init(self, spec: SandboxSpec, place: Place) -> int:
+        """Start the first process of a pod's PID namespace, and pin that; return its pid.
+
+        With a user namespace the caller pins it.
+        """
 
     async def container(self, sandbox: SandboxSpec, view: ContainerView, place: Place) -> ProcessRef:
         """Start a container; return when its program runs."""
@@ -80,8 +84,20 @@ class Launcher(Protocol):
 class Snapshots(Protocol):
     """Writable layers, by container id. Blocking."""
 
-    def prepare(self, container_id: str, image: Image) -> Rootfs:
-        """Make a writable layer on top of an image."""
+    def prepare(
+        self,
+        container_id: str,
+        image: Image,
+        mounted: Sequence[Image] = (),
+        userns: UserNamespace | None = None,
+    ) -> Rootfs:
+        """Make a writable layer on top of an image; keep the layers of others that are volumes."""
+
+    def image_tree(self, container_id: str, number: int, image: Image) -> ImageTree:
+        """Return how one of those is mounted."""
+
+    def volume(self, container_id: str, number: int) -> str:
+        """Make a directory that goes with the writable layer; return its path."""
 
     def remove(self, container_id: str) -> None:
         """Remove a writable layer. Idempotent."""
@@ -119,6 +135,9 @@ class Images(Protocol):
 
     def read_file(self, image: Image, path: str) -> bytes | None:
         """Return a file of an image's layers; None if there is none. Blocking."""
+
+    def has_path(self, image: Image, path: str) -> bool:
+        """Tell whether there is anything at a path in an image. Blocking."""
 
     async def fs_usage(self) -> FilesystemUsage:
         """Return what images and writable layers take on disk."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from shim.errors import FailedPrecondition, NotFound
+from shim.errors import FailedPrecondition, NotFound, ShimError
 from shim.kernel import capabilities
 from shim.model import ids
 from shim.model.cgroup import Place
@@ -16,12 +16,13 @@ from shim.model.sandbox import SandboxSpec
 from shim.model.security import Confinement, ContainerSecurity, NamespaceMode
 from shim.model.streams import StreamOptions
 from shim.runtime import rlimits, seccomp_filter
+from shim.runtime.container_parts import ContainerPlan, pid_mode
 from shim.runtime.default_files import DeviceNode
 from shim.runtime.plan import Plan, encode_plan
-from shim.runtime.plan_container import ContainerPlan, pid_mode, plan_container
+from shim.runtime.plan_container import plan_container
 from shim.runtime.plan_exec import plan_exec
 from shim.runtime.plan_init import plan_init
-from shim.runtime.plan_namespaces import plan_namespaces
+from shim.runtime.plan_namespaces import plan_namespaces, plan_probe
 from shim.runtime.plan_process import Limits
 from shim.runtime.plan_sockets import plan_sockets
 from shim.runtime.plan_sysctls import plan_interface_sysctls
@@ -113,11 +114,29 @@ class Launcher:
         if plan is not None:
             await self._client.fork(ForkRequest(spec.id, protocol.NAMESPACES, encode_plan(plan)))
 
-    async def init(self, spec: SandboxSpec, place: Place) -> None:
-        """Start the first process of a pod's PID namespace, and pin that."""
+    async def find_userns_lack(self, directory: str) -> str:
+        """Return why pods cannot have a user namespace on this node; empty where they can.
+
+        Args:
+            directory: of the file system that images lie on.
+        """
+        request = ForkRequest(ids.new_id(), protocol.NAMESPACES, encode_plan(plan_probe(directory)))
+        try:
+            await self._client.fork(request)
+        except (ShimError, OSError) as error:
+            return str(error)
+        return ""
+
+    async def init(self, spec: SandboxSpec, place: Place) -> int:
+        """Start the first process of a pod's PID namespace, and pin that; return its pid.
+
+        With a user namespace the caller pins it.
+        """
         plan = plan_init(spec, place.join, seccomp_filter.reaper())
         request = ForkRequest(spec.id, protocol.INIT, encode_plan(plan), kill_dir=place.kill_dir)
-        self._warn(f"init of sandbox {spec.id}", await self._fork_into(place, request))
+        child = await self._fork_into(place, request)
+        self._warn(f"init of sandbox {spec.id}", child)
+        return child.info.pid
 
     async def container(self, sandbox: SandboxSpec, view: ContainerView, place: Place) -> ProcessRef:
         """Start a container; return when its program runs.
@@ -135,7 +154,7 @@ class Launcher:
             spec.id,
             protocol.CONTAINER,
             encode_plan(plan),
-            Stdio(config.stdin, tty=config.tty, uid=spec.user.uid, gid=spec.user.gid),
+            _stdio(spec, StreamOptions(config.stdin, stdout=True, stderr=True, tty=config.tty)),
             LogConfig(spec.log_path, config.tty, self._settings.log_line_bytes),
             place.kill_dir,
             self._cgroups.oom_watch(place.path),
@@ -193,10 +212,9 @@ class Launcher:
     async def _fork_exec(
         self, spec: ContainerSpec, exec_id: str, plan: Plan, place: Place, streams: StreamOptions
     ) -> Child:
-        stdio = Stdio(
-            streams.stdin, streams.stdout, streams.stderr, streams.tty, spec.user.uid, spec.user.gid
+        request = ForkRequest(
+            exec_id, protocol.EXEC, encode_plan(plan), _stdio(spec, streams), kill_dir=place.kill_dir
         )
-        request = ForkRequest(exec_id, protocol.EXEC, encode_plan(plan), stdio, kill_dir=place.kill_dir)
         try:
             return await self._client.fork(request)
         except NotFound:
@@ -251,6 +269,14 @@ class Launcher:
             level = logging.DEBUG if text in self._told else logging.WARNING
             self._told.add(text)
             log.log(level, "%s: %s", what, text)
+
+
+def _stdio(spec: ContainerSpec, streams: StreamOptions) -> Stdio:
+    """Return streams that belong to the container's user, as the node knows it."""
+    uid, gid = spec.user.uid, spec.user.gid
+    if spec.userns is not None:
+        uid, gid = spec.userns.outside(uid, gid)
+    return Stdio(streams.stdin, streams.stdout, streams.stderr, streams.tty, uid, gid)
 
 
 def _edited(spec: ContainerSpec) -> Iterator[DeviceNode]:

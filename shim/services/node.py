@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from shim.errors import InvalidArgument
+from shim.errors import FailedPrecondition, InvalidArgument
 from shim.model.container import ProcessRef
 from shim.model.security import ProfileType
 from shim.services import processes
@@ -51,6 +51,7 @@ class Settings:
         log_line_bytes: longer lines of output are split in a container's log.
         exec_output_bytes: how much output of one ExecSync is kept, both streams together.
         exec_drain_s: how long output is awaited after the end of an exec whose children keep the pipe.
+        userns_lack: why pods cannot have a user namespace; empty where they can.
         nofile_soft, nofile_hard: limits of open files in a container.
         seccomp_default: the profile of containers whose request says nothing.
         selinux: ``auto``, ``on`` or ``off`` (``confinement.selinux.policy``).
@@ -71,6 +72,19 @@ class Settings:
     seccomp_default: ProfileType = ProfileType.UNCONFINED
     seccomp_log: bool = False
     selinux: str = "auto"
+    userns_lack: str = ""
+
+    def check_userns(self, handler: str) -> None:
+        """Check that pods of a runtime handler can have a user namespace.
+
+        Raises:
+            FailedPrecondition: they cannot, and why.
+        """
+        if not self.handlers[handler or self.default_handler].user_namespaces:
+            raise FailedPrecondition(
+                "pods cannot have a user namespace on this node: "
+                + (self.userns_lack or "it was not tried, since the daemon is just starting")
+            )
 
     def check_handler(self, name: str) -> None:
         """Check that there is a runtime handler of this name; the empty name is the default one.

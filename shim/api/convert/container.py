@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from shim import errors
 from shim._proto import api_pb2 as cri
 from shim.api.convert import check
@@ -105,6 +107,16 @@ def encode_container(spec: container.ContainerSpec, state: container.ContainerSt
     )
 
 
+def _encode_mounts(spec: container.ContainerSpec) -> Iterator[cri.Mount]:
+    """Yield the volumes as asked for, an image with the id of what is mounted (CRI ImageSpec.image_ref)."""
+    trees = iter(spec.image_trees)
+    for volume in spec.config.volumes:
+        message = encode_volume(volume)
+        if volume.image is not None and (tree := next(trees, None)) is not None:
+            message.image.image_ref = tree.image_ref
+        yield message
+
+
 def encode_container_status(view: ContainerView) -> cri.ContainerStatus:
     """Return a container with all that a kubelet asks about, whether or not its image is still there."""
     spec, status, config = view.spec, view.status, view.spec.config
@@ -122,7 +134,7 @@ def encode_container_status(view: ContainerView) -> cri.ContainerStatus:
         message=status.message,
         labels=config.labels,
         annotations=config.annotations,
-        mounts=[encode_volume(each) for each in config.volumes],
+        mounts=list(_encode_mounts(spec)),
         log_path=spec.log_path,
         resources=cri.ContainerResources(linux=encode_resources(status.resources)),
         image_id=spec.image_id,

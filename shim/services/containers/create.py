@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import logging
 import posixpath
+from collections.abc import Sequence
 
 from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from shim.model import ids
 from shim.model.container import ContainerConfig, ContainerMetadata, ContainerSpec, ContainerStatus
 from shim.model.image import Image
-from shim.model.mount import Rootfs
+from shim.model.mount import ImageVolume, Rootfs
 from shim.model.sandbox import SandboxConfig, SandboxState
 from shim.services import host_files
 from shim.services.cdi import names
 from shim.services.cdi import resolve as cdi
 from shim.services.confinement.resolve import resolve
-from shim.services.containers import identity, process, signals
+from shim.services.containers import identity, process, signals, volumes
 from shim.services.node import Node
 from shim.services.undo import Undo
 from shim.services.validate import container as checks
+from shim.services.validate import userns
 from shim.services.views import ContainerView, SandboxView
 
 log = logging.getLogger(__name__)
@@ -72,13 +74,16 @@ async def _find_or_make(node: Node, sandbox_id: str, config: ContainerConfig) ->
         return _collect(there, sandbox, config)
     if config.security.privileged and not sandbox.spec.config.security.privileged:
         raise InvalidArgument(f"a privileged container needs a privileged sandbox: {sandbox.spec.id} is none")
+    userns.check_container(config, sandbox.spec)
     node.cgroups.check(config.resources)
     image = node.images.resolve(config.image.image)
+    volumes.declared(config, image)
+    mounted = volumes.resolve_images(node, config)
+    await node.pools.plans.run(volumes.check_sub_paths, node, mounted)
     spec = await node.pools.plans.run(_resolve, node, sandbox, config, image)
     async with Undo(f"container {spec.id}") as undo:
         undo.push("snapshot", lambda: node.pools.files.run(node.images.snapshots.remove, spec.id))
-        rootfs = await node.pools.files.run(node.images.snapshots.prepare, spec.id, image)
-        spec = dataclasses.replace(spec, rootfs=rootfs)
+        spec = await node.pools.files.run(_prepare, node, spec, image, [other for _, other in mounted])
         async with node.locks.hold(
             sandbox_id
         ):  # a stop of the sandbox sees this container, or this sees the stop
@@ -97,6 +102,8 @@ def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: I
     user, home = identity.resolve(config.security, image.config.user, passwd, group)
     hostname = host_files.pod_hostname(sandbox.spec.config, node.settings.hostname)
     added = cdi.resolve(node.cdi.find(names.requested(config)), user)
+    user = identity.with_groups(user, added.gids)
+    userns.check_user(user, sandbox.spec.userns)
     env = process.add_env(process.resolve_env(config, image.config, hostname), added.env)
     return ContainerSpec(
         id=id_,
@@ -104,7 +111,7 @@ def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: I
         config=config,
         image_id=image.id,
         image_ref=image.repo_digests[0] if image.repo_digests else image.id,
-        user=identity.with_groups(user, added.gids),
+        user=user,
         log_path=log_path(sandbox.spec.config.log_directory, config.log_path),
         cgroup=node.cgroups.path(sandbox.spec.cgroup_parent, id_),
         stop_signal=signals.stop_signal(config.stop_signal, image.config.stop_signal),
@@ -115,7 +122,20 @@ def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: I
         created_at_ns=node.now_ns(),
         confinement=resolve(node.settings, node.layout.profiles, config, sandbox.spec),
         edits=added.edits,
+        userns=sandbox.spec.userns,
     )
+
+
+def _prepare(node: Node, spec: ContainerSpec, image: Image, mounted: Sequence[Image]) -> ContainerSpec:
+    """Make what it writes to, and return the spec with that. Blocking."""
+    snapshots = node.images.snapshots
+    rootfs = snapshots.prepare(spec.id, image, mounted, spec.userns)
+    trees = tuple(snapshots.image_tree(spec.id, number, each) for number, each in enumerate(mounted))
+    own = tuple(
+        ImageVolume(path, snapshots.volume(spec.id, number))
+        for number, path in enumerate(volumes.declared(spec.config, image))
+    )
+    return dataclasses.replace(spec, rootfs=rootfs, image_trees=trees, image_volumes=own)
 
 
 def log_path(directory: str, path: str) -> str:

@@ -31,7 +31,9 @@ async def make(node: Node, spec: SandboxSpec) -> dict[str, int]:
     if has_init(spec):
         # No device at all: a container of the pod that has SYS_PTRACE could have the init open it.
         place = await node.pools.cgroups.run(node.cgroups.create, _cgroup(node, spec), Resources(), ())
-        await node.launcher.init(spec, place)
+        pid = await node.launcher.init(spec, place)
+        if "user" in spec.pins:
+            await node.pools.files.run(namespaces.pin_pid, spec, pid)
         node.inits.add(spec.id)
     return fds
 

@@ -34,6 +34,8 @@ def plan_pins(layout: Layout, netns_dir: str, id_: str, options: NamespaceOption
         pins["ipc"] = os.path.join(layout.pins(id_), "ipc")
     if options.pid is NamespaceMode.POD:
         pins["pid"] = os.path.join(layout.pins(id_), "pid")
+    if options.userns is not None and options.userns.mode is NamespaceMode.POD:
+        pins["user"] = os.path.join(layout.pins(id_), "user")
     return pins
 
 
@@ -48,6 +50,11 @@ def make_places(layout: Layout, spec: SandboxSpec) -> None:
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
     if "ipc" in spec.pins:
         os.makedirs(layout.shm(spec.id), 0o700, exist_ok=True)
+
+
+def pin_pid(spec: SandboxSpec, pid: int) -> None:
+    """Pin the pid namespace of an init, which may not do it from within a user namespace. Blocking."""
+    mount.mount(f"/proc/{pid}/ns/pid", spec.pins["pid"], None, mount.MS_BIND)
 
 
 def remove_places(layout: Layout, id_: str) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 from typing import Final
 
-from shim.errors import AlreadyExists, Unimplemented
+from shim.errors import AlreadyExists
 from shim.model import ids
 from shim.model.network import NetworkResult
 from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec, SandboxState, SandboxStatus
@@ -35,13 +35,14 @@ async def run_pod_sandbox(node: Node, config: SandboxConfig, handler: str = "") 
 
     Raises:
         InvalidArgument: the configuration can never be carried out, or the handler is unknown.
+        FailedPrecondition: the node gives pods no user namespaces.
         AlreadyExists: the name is taken; the text tells id and state of who has it.
     """
     checks.check(config)
     node.settings.check_handler(handler)
     userns = config.security.namespaces.userns
-    if userns is not None and userns.mode is not NamespaceMode.NODE:
-        raise Unimplemented("user namespaces are not supported: Status tells so in the handler's features")
+    if userns is not None and userns.mode is NamespaceMode.POD:
+        node.settings.check_userns(handler)
     metadata = config.metadata
     id_ = await node.flights.join_or_start(
         ("sandbox", metadata),

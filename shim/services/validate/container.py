@@ -5,14 +5,15 @@ from __future__ import annotations
 import posixpath
 from typing import Final
 
-from shim.errors import InvalidArgument, Unimplemented
+from shim.errors import InvalidArgument
 from shim.kernel import capabilities
 from shim.model.container import ContainerConfig, Device
+from shim.model.image import ImageSpec
 from shim.model.mount import Propagation, Volume
 from shim.model.security import ContainerSecurity, ProfileType
 from shim.services.cdi import names
 from shim.services.confinement import apparmor, seccomp, selinux
-from shim.services.validate import values
+from shim.services.validate import userns, values
 
 MAX_ID: Final = 2**32 - 2  # (uid_t) -1 means "leave as it is" to the kernel
 MAX_GROUPS: Final = 65536  # NGROUPS_MAX of Linux
@@ -41,7 +42,6 @@ def check(config: ContainerConfig) -> None:
     names.requested(config)
     values.resources("linux.resources", config.resources)
     _security(config.security)
-    _not_yet(config)
 
 
 def check_argv(field: str, argv: tuple[str, ...]) -> None:
@@ -91,18 +91,26 @@ def _volume(volume: Volume) -> None:
         raise InvalidArgument(f"{volume.container_path!r}: recursive_read_only needs readonly")
     if volume.recursive_read_only and volume.propagation is not Propagation.PRIVATE:
         raise InvalidArgument(f"{volume.container_path!r}: recursive_read_only needs private propagation")
-    if volume.image_sub_path:
-        values.path("image_sub_path", volume.image_sub_path, absolute=volume.image_sub_path.startswith("/"))
+    if volume.image is None and volume.image_sub_path:
+        raise InvalidArgument(f"the mount on {volume.container_path!r} has image_sub_path, but no image")
+    userns.check_volume(volume)
+    if volume.image is not None:
+        _image_volume(volume, volume.image)
 
 
-def _not_yet(config: ContainerConfig) -> None:
-    """Refuse what would be left out silently otherwise; Status does not claim these features."""
-    for volume in config.volumes:
-        where = f"the mount on {volume.container_path!r}"
-        if volume.image is not None:
-            raise Unimplemented(f"ImageVolumeMountFailed: {where}: images cannot be mounted as volumes")
-        if volume.uid_mappings or volume.gid_mappings:
-            raise Unimplemented(f"{where}: ids of volumes cannot be mapped")
+def _image_volume(volume: Volume, image: ImageSpec) -> None:
+    where = f"ImageVolumeMountFailed: the mount on {volume.container_path!r}"
+    if not image.image:
+        raise InvalidArgument(f"{where} names no image")
+    if not volume.readonly:
+        raise InvalidArgument(f"{where} is not readonly: an image cannot be written")
+    if volume.propagation is Propagation.BIDIRECTIONAL:
+        raise InvalidArgument(f"{where}: nothing can propagate out of an image")
+    sub_path = volume.image_sub_path
+    try:
+        values.path("image_sub_path", sub_path, absolute=sub_path.startswith("/"))
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{where}: {error}") from None
 
 
 def _device(device: Device) -> None:

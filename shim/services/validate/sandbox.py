@@ -12,7 +12,7 @@ from shim.model.sandbox import SandboxConfig
 from shim.model.security import NamespaceMode, NamespaceOptions, SandboxSecurity
 from shim.runtime import plan_sysctls
 from shim.services.confinement import references, selinux
-from shim.services.validate import values
+from shim.services.validate import userns, values
 
 MAX_HOSTNAME: Final = 64  # HOST_NAME_MAX of Linux
 MAX_PORT: Final = 65535
@@ -90,6 +90,4 @@ def _namespaces(config: SandboxConfig) -> None:
             raise InvalidArgument(f"namespace mode {mode.name} is not possible for {kind}: it is POD or NODE")
     if options.pid is NamespaceMode.TARGET:
         raise InvalidArgument("namespace mode TARGET is not possible for a sandbox: it names a container")
-    userns = options.userns
-    if userns is not None and userns.mode is NamespaceMode.POD and not (userns.uids and userns.gids):
-        raise InvalidArgument("a user namespace needs uid and gid mappings")
+    userns.check_sandbox(options)

@@ -53,6 +53,19 @@ APPLETS = (
 )
 
 
+def tar_of(*entries: tuple[str, dict[str, Any], bytes]) -> bytes:
+    """Return a tar of entries: name, attributes of tarfile.TarInfo, content."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, attributes, data in entries:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for key, value in attributes.items():
+                setattr(info, key, value)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
 def make_image(target: Path, reference: str = IMAGE, **more: object) -> None:
     """Write a docker archive of busybox; ``more`` goes into its configuration."""
     out = io.BytesIO()
@@ -72,20 +85,28 @@ def make_image(target: Path, reference: str = IMAGE, **more: object) -> None:
         info = tarfile.TarInfo("tmp")
         info.type, info.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(info)
-    layer = out.getvalue()
-    config = {
+    write_archive(target, reference, {"Env": ["PATH=/bin"], "Cmd": ["sh"]} | more, out.getvalue())
+
+
+def write_archive(target: Path, reference: str, config: dict[str, Any], *layers: bytes) -> None:
+    """Write a docker archive of layers, the lowest first."""
+    whole = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]} | more,
-        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
+        "config": config,
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in layers],
+        },
     }
-    text = json.dumps(config).encode()
-    digest = hashlib.sha256(text).hexdigest()
-    manifest = [{"Config": f"{digest}.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
+    text = json.dumps(whole).encode()
+    name = hashlib.sha256(text).hexdigest()
+    names = [f"layer{number}.tar" for number in range(len(layers))]
+    manifest = [{"Config": f"{name}.json", "RepoTags": [reference], "Layers": names}]
     with tarfile.open(target, "w") as tar:
         for path, data in (
-            (f"{digest}.json", text),
-            ("layer.tar", layer),
+            (f"{name}.json", text),
+            *zip(names, layers, strict=True),
             ("manifest.json", json.dumps(manifest).encode()),
         ):
             info = tarfile.TarInfo(path)
@@ -272,6 +293,15 @@ class Daemon:
     def remove(self, id_: str) -> None:
         self.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=id_))
         self.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=id_))
+
+    tar = staticmethod(tar_of)
+
+    def load(self, reference: str, config: dict[str, Any], *layers: bytes) -> str:
+        """Bring an image in; return its id."""
+        write_archive(self.scratch / "other.tar", reference, config, *layers)
+        self.command("image", "load", "-i", str(self.scratch / "other.tar"))
+        request = cri.ImageStatusRequest(image=cri.ImageSpec(image=reference))
+        return self.images.ImageStatus(request).image.id
 
     def remove_all(self) -> None:
         for item in self.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items:

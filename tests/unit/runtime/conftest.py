@@ -13,7 +13,7 @@ from shim.model.image import ImageSpec
 from shim.model.mount import Rootfs
 from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec
 from shim.model.security import NamespaceMode, NamespaceOptions, SandboxSecurity, User
-from shim.runtime.plan_container import ContainerPlan
+from shim.runtime.container_parts import ContainerPlan
 from shim.runtime.plan_process import Limits
 from shim.runtime.privileges import Privileges
 
@@ -39,7 +39,12 @@ def container(sandbox: Callable[..., SandboxSpec]) -> Callable[..., ContainerPla
     """Return a function that makes all that a container is planned from."""
 
     def make(
-        *, within: SandboxSpec | None = None, place: Place = V1, target: Any = None, **config: Any
+        *,
+        within: SandboxSpec | None = None,
+        place: Place = V1,
+        target: Any = None,
+        resolved: Any = None,
+        **config: Any,
     ) -> ContainerPlan:
         asked = ContainerConfig(ContainerMetadata("c"), ImageSpec("i"), **config)
         spec = ContainerSpec(
@@ -57,6 +62,7 @@ def container(sandbox: Callable[..., SandboxSpec]) -> Callable[..., ContainerPla
             cwd="/home",
             env=(b"PATH=/bin", b"RAW=\xff"),
             created_at_ns=0,
+            **(resolved or {}),
         )
         files = {"/etc/hosts": "/pod/hosts", "/etc/resolv.conf": "/pod/resolv.conf"}
         return ContainerPlan(

@@ -11,14 +11,17 @@ from shim.errors import InvalidArgument
 from shim.kernel import mount
 from shim.model.container import ProcessRef
 from shim.model.edits import Edits
-from shim.model.mount import Propagation, Volume
+from shim.model.image import ImageSpec
+from shim.model.mount import ImageTree, Propagation, Volume
 from shim.model.resources import Resources
 from shim.model.security import ContainerSecurity, NamespaceMode, NamespaceOptions
 from shim.runtime import default_files
 from shim.runtime.plan import Plan, decode_plan, encode_plan
-from shim.runtime.plan_container import plan_container, plan_volumes
+from shim.runtime.plan_container import plan_container
+from shim.runtime.plan_volumes import plan_volumes
 from shim.runtime.privileges import Label, Privileges
 from shim.runtime.steps import Step
+from shim.runtime.steps_images import MountImage
 from shim.runtime.steps_labels import KeepProc, OpenLabels, WriteLabels
 from shim.runtime.steps_mounts import MakeDevices, MountNew, OpenTerminal, ProtectPaths, RootReadonly
 from shim.runtime.steps_namespaces import JoinNamespaces, JoinProcess, Unshare
@@ -138,29 +141,6 @@ def test_a_pod_on_the_host_joins_nothing(container: Any, sandbox: Any) -> None:
     assert of(plan, JoinNamespaces) == []
 
 
-def test_outer_volumes_come_first_and_take_the_place_of_the_pods_files(container: Any) -> None:
-    volumes = (
-        Volume("/a/b/c", "/3"),
-        Volume("/a", "/1"),
-        Volume("//etc/hosts/", "/mine"),
-        Volume("/a/b", "/2"),
-    )
-    planned = plan_volumes(container(volumes=volumes))
-    assert [volume.host_path for volume in planned] == [
-        *("/1", "/pod/resolv.conf", "/pod/shm", "/mine", "/2", "/3"),
-    ]
-    assert "/pod/hosts" not in [volume.host_path for volume in planned]
-
-
-def test_files_of_the_pod_are_readonly_under_a_readonly_root(container: Any) -> None:
-    planned = plan_volumes(container(security=security(readonly_rootfs=True)))
-    assert {volume.container_path: volume.readonly for volume in planned} == {
-        "/etc/hosts": True,
-        "/etc/resolv.conf": True,
-        "/dev/shm": False,
-    }
-
-
 @pytest.mark.parametrize("path", ["/sys", "/dev", "/dev/mqueue", "/dev/pts", "/sys/fs/cgroup"])
 def test_a_volume_takes_the_place_of_a_default_mount(container: Any, path: str) -> None:
     plan = plan_container(container(volumes=(Volume(path, "/host"),)))
@@ -209,6 +189,25 @@ def test_another_file_system_at_proc_is_refused(container: Any) -> None:
         plan_container(container(volumes=(Volume("/proc/", "/host"),)))
 
 
+def test_images_are_mounted_once_there_is_a_place_that_the_host_does_not_see(container: Any) -> None:
+    one, two = ImageTree(("/top/0", "/one"), "sha256:1"), ImageTree(("/top/1", "/two"), "sha256:2")
+    volumes = (
+        Volume("/deep/in/one", image=ImageSpec("one"), readonly=True, image_sub_path="etc"),
+        Volume("/host", "/srv"),
+        Volume("/two", image=ImageSpec("one"), readonly=True),
+    )
+    plan = plan_container(container(volumes=volumes, resolved={"image_trees": (one, two)}))
+    images, attached = of(plan, MountImage), {each.name: each.target for each in of(plan, AttachVolume)}
+    assert {attached[each.name]: (each.lowers, each.sub_path) for each in images} == {
+        "/deep/in/one": (one.lowers, "etc"),
+        "/two": (two.lowers, ""),
+    }
+    order = names(plan.stage1)
+    assert order.index("MountOverlay") < order.index("MountImage") < order.index("AttachVolume")
+    assert "/srv" in {each.host_path for each in of(plan, OpenVolume)}
+    assert decode_plan(encode_plan(plan)) == plan
+
+
 def test_labels_are_opened_first_and_written_before_privileges_go(container: Any) -> None:
     label = Label(("attr/apparmor/exec", "attr/exec"), "exec mine")
     c = dataclasses.replace(container(), privileges=Privileges(0, labels=(label,)))
@@ -229,7 +228,8 @@ def edited(c: Any, *volumes: Volume) -> Any:
 def test_a_volume_of_a_device_takes_the_place_of_others(container: Any) -> None:
     asked = container(volumes=(Volume("/data/", "/h/theirs"), Volume("/other", "/h/other")))
     made = edited(asked, Volume("/data", "/h/device"), Volume("/etc/hosts", "/h/hosts"))
-    sources = {volume.container_path: volume.host_path for volume in plan_volumes(made)}
+    planned = plan_volumes(made.spec, made.pod_files, made.shm)
+    sources = {each.volume.container_path: each.volume.host_path for each in planned}
     assert sources["/data"] == "/h/device"
     assert sources["/etc/hosts"] == "/h/hosts"
     assert sources["/other"] == "/h/other"

@@ -7,6 +7,7 @@ from typing import Any
 
 from shim.model.cgroup import CgroupJoin
 from shim.model.container import ProcessRef
+from shim.model.security import IdMapping, NamespaceMode, UserNamespace
 from shim.runtime.plan_container import plan_container
 from shim.runtime.plan_exec import plan_exec
 from shim.runtime.plan_process import Limits
@@ -58,3 +59,14 @@ def test_a_terminal_is_opened_by_the_second_stage_and_named_in_the_environment(c
     assert names.index("OpenTerminalHere") == names.index("Streams") - 1
     assert plan.stage2[-1] == Execute(("x",), ("PATH=/bin", "TERM=xterm"))
     assert not any("Terminal" in type(step).__name__ for step in plan.stage1)
+
+
+def test_an_exec_in_a_user_namespace_gets_its_limits_from_the_node_and_becomes_root_there(
+    container: Any,
+) -> None:
+    ids = (IdMapping(70000, 0, 65536),)
+    c = container(resolved={"userns": UserNamespace(NamespaceMode.POD, ids, ids)})
+    plan = plan_exec(c.spec, REF, ("x",), CgroupJoin((), "/exec"), Privileges(0), Limits(()))
+    assert [type(step).__name__ for step in plan.stage1] == ["OpenCgroups", "Defaults", "JoinProcess"]
+    assert plan.stage1[-1] == JoinProcess(7, 8, ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user"))
+    assert [type(step).__name__ for step in plan.stage2][:3] == ["BecomeRoot", "Keyring", "EnterDirectory"]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-import pytest
-
-from shim.errors import Unimplemented
 from shim.model.cgroup import CgroupJoin
+from shim.model.security import (
+    IdMapping,
+    NamespaceMode,
+    NamespaceOptions,
+    SandboxSecurity,
+    UserNamespace,
+)
 from shim.runtime.plan import decode_plan, encode_plan
 from shim.runtime.plan_init import plan_init
-from shim.runtime.plan_namespaces import SHM_BYTES, plan_namespaces
+from shim.runtime.plan_namespaces import SHM_BYTES, plan_namespaces, plan_probe
 from shim.runtime.plan_sysctls import NETWORK_SYSCTLS
 from shim.runtime.steps_namespaces import (
     LoopbackUp,
@@ -21,6 +26,7 @@ from shim.runtime.steps_namespaces import (
     Unshare,
     WriteSysctl,
 )
+from shim.runtime.steps_users import BecomeRoot, MakeUserNamespace, PinUserNamespace, TryIdMaps
 
 
 def test_all_is_made_then_pinned(sandbox: Any) -> None:
@@ -43,9 +49,39 @@ def test_only_what_the_pod_has_for_itself_is_made(sandbox: Any) -> None:
     assert plan.stage1 == (Unshare(("ipc",)), PinNamespace("ipc", "/pins/ipc"), MountShm("/shm", SHM_BYTES))
 
 
-def test_a_user_namespace_is_refused(sandbox: Any) -> None:
-    with pytest.raises(Unimplemented):
-        plan_namespaces(sandbox(pins={"user": "/pins/user"}), "name", "/shm")
+def in_userns(spec: Any) -> Any:
+    ids = (IdMapping(70000, 0, 65536),)
+    options = NamespaceOptions(userns=UserNamespace(NamespaceMode.POD, ids, ids))
+    config = dataclasses.replace(spec.config, security=SandboxSecurity(namespaces=options))
+    return dataclasses.replace(spec, config=config, pins={**spec.pins, "user": "/pins/user"})
+
+
+def test_a_user_namespace_owns_the_others_and_its_root_writes_what_it_must(sandbox: Any) -> None:
+    asked = {"kernel.shm_rmid_forced": "1", "net.ipv4.ip_forward": "1"}
+    plan = plan_namespaces(in_userns(sandbox(sysctls=asked)), "name", "/shm")
+    ids = ((0, 70000, 65536),)
+    assert plan.stage1[0] == MakeUserNamespace(ids, ids, ("net", "ipc", "uts"))
+    writers = {step.name: step.uid for step in plan.stage1 if isinstance(step, WriteSysctl)}
+    assert writers["kernel.shm_rmid_forced"] == 70000
+    assert writers["net.ipv4.ip_forward"] == 0
+    assert PinUserNamespace("/pins/user") in plan.stage1
+    assert plan.stage1[-1] == MountShm("/shm", SHM_BYTES, "", (70000, 70000))
+    assert decode_plan(encode_plan(plan)) == plan
+
+
+def test_the_init_of_a_user_namespace_is_in_it_and_pins_nothing(sandbox: Any) -> None:
+    spec = in_userns(sandbox(pins={"net": "/pins/net", "pid": "/pins/pid"}))
+    plan = plan_init(spec, CgroupJoin((), "/cg"), b"")
+    kinds = [type(step).__name__ for step in plan.stage1]
+    assert kinds.index("JoinNamespaces") < kinds.index("EnterUserNamespace") < kinds.index("Unshare")
+    assert plan.stage2[0] == BecomeRoot()
+    assert not [step for step in plan.stage2 if isinstance(step, PinNamespace)]
+
+
+def test_what_a_node_can_do_is_tried_with_all_that_a_pod_needs() -> None:
+    made, tried = plan_probe("/images").stage1
+    assert isinstance(made, MakeUserNamespace)
+    assert tried == TryIdMaps("/images")
 
 
 def test_an_init_pins_while_it_still_sees_the_host(sandbox: Any) -> None:

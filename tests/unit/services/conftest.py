@@ -71,6 +71,9 @@ class FakeImages:
     def read_file(self, image: Image, path: str) -> bytes | None:
         return b"app:x:1000:1000::/home/app:/bin/sh\n" if path == "/etc/passwd" else None
 
+    def has_path(self, image: Image, path: str) -> bool:
+        return path.strip("/") == "etc"
+
     async def fs_usage(self) -> FilesystemUsage:
         return FilesystemUsage(1, "/", 1, 1)
 
@@ -176,8 +179,8 @@ class World:
     async def interface_sysctls(self, spec: SandboxSpec) -> None:
         self.sysctls = spec.config.sysctls
 
-    async def init(self, spec: SandboxSpec, place: Place) -> None:
-        self._run(spec.id, INIT, place)
+    async def init(self, spec: SandboxSpec, place: Place) -> int:
+        return self._run(spec.id, INIT, place).pid
 
     async def container(self, sandbox: SandboxSpec, view: ContainerView, place: Place) -> ProcessRef:
         if self.start_error is not None:

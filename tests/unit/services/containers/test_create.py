@@ -8,6 +8,7 @@ import pytest
 from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from shim.model.container import ContainerState
 from shim.model.image import ImageSpec
+from shim.model.mount import Volume
 from shim.model.security import ContainerSecurity, User
 from shim.services.cdi.library import Library
 from shim.services.containers.create import create_container, log_path
@@ -46,6 +47,40 @@ async def test_what_devices_edit_is_written_down(bench: Any) -> None:
     assert spec.user == User(1000, 1000, (1000, 44))
     assert b"HOSTNAME=device" in spec.env
     assert [(each.path, each.major, each.minor) for each in spec.edits.devices] == [("/dev/null", 1, 3)]
+
+
+async def test_images_as_volumes_are_found_and_told(bench: Any) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    image = bench.images.images[0]
+    volumes = (
+        Volume("/a", image=ImageSpec(image.id), readonly=True, image_sub_path="etc"),
+        Volume("/b", "/srv"),
+        Volume("/c", image=ImageSpec(image.repo_tags[0]), readonly=True),
+    )
+    id_ = await create_container(bench.node, sandbox, bench.container(volumes=volumes))
+    trees = container_status(bench.node, id_).spec.image_trees
+    assert [tree.image_ref for tree in trees] == [image.id] * 2
+    assert [tree.lowers for tree in trees] == [
+        (f"/s/{id_}/images/{number}", *image.chain_ids) for number in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("image", "path", "error"),
+    [("other", "", FailedPrecondition), (None, "none", InvalidArgument), (None, "", None)],
+)
+async def test_an_image_volume_that_is_not_there_leaves_nothing(
+    bench: Any, image: str | None, path: str, error: type[Exception] | None
+) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    name = image or bench.images.images[0].id
+    volume = Volume("/a", image=ImageSpec(name), readonly=True, image_sub_path=path)
+    if error is None:
+        await create_container(bench.node, sandbox, bench.container(volumes=(volume,)))
+        return
+    with pytest.raises(error, match=r"^ImageVolumeMountFailed: the mount on '/a'"):
+        await create_container(bench.node, sandbox, bench.container(volumes=(volume,)))
+    assert bench.images.snapshots.ids == set()
 
 
 async def test_the_stored_sandbox_wins_over_what_the_caller_sends(bench: Any) -> None:

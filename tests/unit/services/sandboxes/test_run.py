@@ -1,10 +1,11 @@
 import asyncio
+import dataclasses
 import os
 from typing import Any
 
 import pytest
 
-from shim.errors import AlreadyExists, InvalidArgument, ResourceExhausted, Unimplemented
+from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument, ResourceExhausted
 from shim.model.network import PortMapping, Protocol
 from shim.model.sandbox import SandboxState
 from shim.model.security import (
@@ -14,6 +15,7 @@ from shim.model.security import (
     SandboxSecurity,
     UserNamespace,
 )
+from shim.services.node import HandlerFeatures
 from shim.services.sandboxes.list import list_sandboxes
 from shim.services.sandboxes.run import run_pod_sandbox
 from shim.services.sandboxes.status import sandbox_status
@@ -114,6 +116,16 @@ async def test_an_unknown_handler_is_refused_and_leaves_nothing(bench: Any) -> N
 async def test_user_namespaces_are_refused_as_status_says(bench: Any) -> None:
     mapping = (IdMapping(100000, 0, 65536),)
     userns = UserNamespace(NamespaceMode.POD, mapping, mapping)
-    security = SandboxSecurity(namespaces=NamespaceOptions(userns=userns))
-    with pytest.raises(Unimplemented, match="user namespaces"):
+    options = NamespaceOptions(pid=NamespaceMode.CONTAINER, userns=userns)
+    security = SandboxSecurity(namespaces=options)
+    lack = "the node gives no user namespace"
+    bench.node.settings = dataclasses.replace(bench.node.settings, userns_lack=lack)
+    with pytest.raises(FailedPrecondition, match=lack):
         await run_pod_sandbox(bench.node, bench.sandbox(security=security))
+    assert os.listdir(bench.node.layout.sandboxes) == []
+    handlers = {"cri-shim": HandlerFeatures(user_namespaces=True)}
+    bench.node.settings = dataclasses.replace(bench.node.settings, handlers=handlers)
+    id_ = await run_pod_sandbox(bench.node, bench.sandbox(security=security))
+    spec = bench.node.records.sandbox(id_).spec
+    assert spec.pins["user"] == f"{bench.node.layout.pins(id_)}/user"
+    assert spec.userns == userns

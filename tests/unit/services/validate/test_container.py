@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from shim.errors import InvalidArgument, Unimplemented
+from shim.errors import InvalidArgument
 from shim.model.container import ContainerConfig, ContainerMetadata, Device, EnvVar
 from shim.model.image import ImageSpec
-from shim.model.mount import Volume
+from shim.model.mount import Propagation, Volume
 from shim.model.resources import HugepageLimit, Resources
-from shim.model.security import ContainerSecurity, IdMapping
+from shim.model.security import ContainerSecurity
 from shim.services.validate import container
 
 GOOD = ContainerConfig(ContainerMetadata("app"), ImageSpec("busybox"), log_path="app/0.log", command=("sh",))
@@ -51,7 +51,7 @@ def test_what_a_kubelet_sends_is_accepted() -> None:
         ({"volumes": (Volume("/data", ""),)}, "neither"),
         ({"volumes": (Volume("/data", "rel"),)}, "absolute"),
         ({"volumes": (Volume("/data", "/srv", image=ImageSpec("i")),)}, "both"),
-        ({"volumes": (Volume("/data", image=ImageSpec("i"), image_sub_path="../x"),)}, r"'\.\.'"),
+        ({"volumes": (Volume("/d", image=ImageSpec("i"), image_sub_path="../x", readonly=True),)}, r"'\.\.'"),
         ({"devices": (Device("", "/dev/fuse"),)}, "container_path"),
         ({"devices": (Device("/dev/fuse", "/dev/../etc"),)}, r"'\.\.'"),
         ({"devices": (Device("/dev/fuse", "/dev/fuse", "rx"),)}, "permissions"),
@@ -89,12 +89,22 @@ def test_a_secret_is_not_in_the_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "volume",
     [
-        {"volumes": (Volume("/v", image=ImageSpec("i")),)},
-        {"volumes": (Volume("/v", "/h", uid_mappings=(IdMapping(0, 0, 1),)),)},
+        Volume("/data", image=ImageSpec("")),
+        Volume("/data", image=ImageSpec("i")),
+        Volume("/data", image=ImageSpec("i"), readonly=True, propagation=Propagation.BIDIRECTIONAL),
+        Volume("/data", image=ImageSpec("i"), readonly=True, image_sub_path="a/../../b"),
+        Volume("/data", image=ImageSpec("i"), readonly=True, image_sub_path="a\0b"),
     ],
 )
-def test_what_cannot_be_done_is_refused(asked: Any) -> None:
-    with pytest.raises(Unimplemented):
-        container.check(dataclasses.replace(GOOD, **asked))
+def test_a_kubelet_knows_what_is_wrong_with_an_image_volume(volume: Volume) -> None:
+    with pytest.raises(InvalidArgument, match=r"^ImageVolumeMountFailed: the mount on '/data'"):
+        container.check(dataclasses.replace(GOOD, volumes=(volume,)))
+
+
+def test_an_image_volume_is_accepted() -> None:
+    volume = Volume("/data", image=ImageSpec("i"), readonly=True, image_sub_path="etc/x")
+    container.check(dataclasses.replace(GOOD, volumes=(volume,)))
+    with pytest.raises(InvalidArgument, match="no image"):
+        container.check(dataclasses.replace(GOOD, volumes=(Volume("/d", "/d", image_sub_path="x"),)))
