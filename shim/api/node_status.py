@@ -19,7 +19,7 @@ async def node_status(node: Node, *, verbose: bool) -> cri.StatusResponse:
     return cri.StatusResponse(
         status=cri.RuntimeStatus(conditions=[_runtime_condition(node), _network_condition(network)]),
         runtime_handlers=_handlers(node),
-        features=cri.RuntimeFeatures(supplemental_groups_policy=True),
+        features=cri.RuntimeFeatures(supplemental_groups_policy=True, mount_options=True),
         info=_info(node, network) if verbose else None,
     )
 

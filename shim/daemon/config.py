@@ -190,8 +190,8 @@ class ContainerDefaults:
     cdi_spec_dirs: tuple[str, ...] = setting(
         ("/etc/cdi", "/var/run/cdi"), "where CDI files describe devices, the last hit counts", _all_absolute
     )
-    start_timeout_s: int = setting(
-        60, "a start that takes longer fails, such as for a volume on a dead file server", _at_least(1)
+    volume_timeout_s: int = setting(
+        60, "a volume that takes longer to open fails the start, as on a dead file server", _at_least(1)
     )
 
 

@@ -60,7 +60,7 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
         networks = _networks(config, layout)
         stack.push_async_callback(networks.close)
         exited: asyncio.Queue[ExitRecord] = asyncio.Queue()
-        supervisor = SupervisorClient(layout.state, exited.put_nowait)
+        supervisor = SupervisorClient(layout.state, exited.put_nowait, config.container.volume_timeout_s)
         cgroups = await pools.cgroups.run(
             select.driver, config.cgroup.driver, hierarchy.detect(proc.mountinfo()), config.cgroup.parent
         )

@@ -98,10 +98,9 @@ def v1_cgroups(c: ContainerPlan, replaced: frozenset[str]) -> Iterable[Step]:
 def v2_cgroups(c: ContainerPlan, replaced: frozenset[str]) -> Iterable[Step]:
     """Show the container's own cgroup as the whole hierarchy; stage 2 does it, which was born in there."""
     if not c.place.join.v1_tasks and not replaced & {"/sys", CGROUPS}:
+        # A privileged one looks after the node, as elsewhere: it sees the whole tree.
         if not c.spec.config.security.privileged or c.spec.userns is not None:
-            yield Unshare(
-                ("cgroup",)
-            )  # the others look after the node, as elsewhere: they see the whole tree
+            yield Unshare(("cgroup",))
         yield MountNew("cgroup2", "cgroup", CGROUPS, defaults.PLAIN | _readonly(c), ())
 
 
@@ -110,14 +109,19 @@ def _readonly(c: ContainerPlan) -> int:
 
 
 def protection(c: ContainerPlan) -> Iterable[Step]:
-    """Return what hides parts of /proc and /sys."""
+    """Return what hides parts of /proc and /sys.
+
+    A kubelet always says what, but where /proc is to be unmasked (ProcMount); that is for pods with a user
+    namespace alone. In others a request that says nothing means the usual.
+    """
     security = c.spec.config.security
     if security.privileged:
         return
     masked, readonly = security.masked_paths, security.readonly_paths
-    if not masked and not readonly:
+    if not masked and not readonly and c.spec.userns is None:
         masked, readonly = defaults.MASKED_PATHS, defaults.READONLY_PATHS
-    yield ProtectPaths(masked, readonly)
+    if masked or readonly:
+        yield ProtectPaths(masked, readonly)
 
 
 def refuse(c: ContainerPlan) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from shim.errors import Internal
@@ -46,6 +47,13 @@ class Context:
         fd = self.take(name)
         self.kept[name] = fd
         return fd
+
+    @contextmanager
+    def watched(self, what: str) -> Iterator[None]:
+        """Have the daemon end this process if the context takes too long; ``what`` is told as the reason."""
+        wire.send(self.fds["sync"], {"type": "doing", "what": what})
+        yield
+        wire.send(self.fds["sync"], {"type": "doing", "what": ""})
 
     def warn(self, message: str) -> None:
         """Tell the daemon something that does not stop the start."""

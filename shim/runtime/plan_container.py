@@ -17,6 +17,7 @@ from shim.runtime.plan import Plan
 from shim.runtime.plan_mount_label import label_mounts
 from shim.runtime.plan_process import plan_label_files, plan_program, plan_surroundings
 from shim.runtime.plan_userns import plan_container_in_userns
+from shim.runtime.plan_volumes import CGROUPS
 from shim.runtime.steps import Step
 from shim.runtime.steps_mounts import (
     DetachFromHost,
@@ -60,8 +61,7 @@ def plan_container(c: ContainerPlan) -> Plan:
         DetachFromHost(),
         MountOverlay(c.spec.rootfs.lowers, c.spec.rootfs.upper, c.spec.rootfs.work),
         *plan_volumes.image_steps(volumes),
-        *_default_mounts(c, replaced),
-        *plan_volumes.attach_steps(volumes, late=False),
+        *plan_volumes.attach_among(_default_mounts(c, replaced), volumes),
     ]
     if c.spec.config.tty:
         stage1.append(OpenTerminal(c.spec.user.uid, 0, 0))
@@ -71,7 +71,7 @@ def plan_container(c: ContainerPlan) -> Plan:
         stage2.append(MountNew("proc", "proc", "/proc", defaults.PLAIN, ()))
     stage2 += [
         *parts.v2_cgroups(c, replaced),
-        *plan_volumes.attach_steps(volumes, late=True),
+        *plan_volumes.attach_late(volumes),
         *parts.protection(c),
         *plan_surroundings(c.spec, c.limits),
     ]
@@ -115,9 +115,8 @@ def _hooks(c: ContainerPlan) -> Iterable[Step]:
         yield JoinNamespaces(("pid",))
 
 
-def _default_mounts(c: ContainerPlan, replaced: frozenset[str]) -> Iterable[Step]:
+def _default_mounts(c: ContainerPlan, replaced: frozenset[str]) -> Iterable[tuple[str, Iterable[Step]]]:
     for each in parts.early_mounts(c, replaced):
-        yield each
-        if each.target == "/dev":
-            yield MakeDevices((*defaults.DEVICES, *c.devices), defaults.LINKS)
-    yield from parts.v1_cgroups(c, replaced)
+        devices = MakeDevices((*defaults.DEVICES, *c.devices), defaults.LINKS)
+        yield each.target, (each, devices) if each.target == "/dev" else (each,)
+    yield CGROUPS, parts.v1_cgroups(c, replaced)

@@ -16,7 +16,7 @@ from shim.runtime.container_parts import ContainerPlan
 from shim.runtime.plan import Plan
 from shim.runtime.plan_mount_label import label_mounts
 from shim.runtime.plan_process import plan_directory, plan_label_files, plan_limits, plan_program
-from shim.runtime.plan_volumes import Bound
+from shim.runtime.plan_volumes import CGROUPS, Bound
 from shim.runtime.steps import Step
 from shim.runtime.steps_mounts import (
     DetachFromHost,
@@ -86,7 +86,7 @@ def plan_container_in_userns(c: ContainerPlan, userns: UserNamespace) -> Plan:
         stage2.append(ReplaceProc(defaults.PLAIN))
     stage2 += [
         *parts.v2_cgroups(c, replaced),
-        *plan_volumes.attach_steps(volumes, late=True),
+        *plan_volumes.attach_late(volumes),
         *parts.protection(c),
         Keyring(c.spec.id),
         plan_directory(c.spec),
@@ -160,15 +160,23 @@ def _inside(
     c: ContainerPlan, userns: UserNamespace, volumes: list[Bound], replaced: frozenset[str]
 ) -> Iterable[Step]:
     yield AttachRoot()
-    for each in parts.early_mounts(c, replaced):
-        yield AttachVolume(_DEV, "/dev") if each.target == "/dev" else _known_group(each, userns)
-    yield from parts.v1_cgroups(c, replaced)
-    yield from plan_volumes.attach_steps(volumes, late=False)
+    yield from plan_volumes.attach_among(_default_mounts(c, userns, replaced), volumes)
     if "/proc" not in replaced:
         yield ShowHostProc()
     if c.spec.config.tty:
         yield OpenTerminal(c.spec.user.uid, 0, 0)
     yield PivotRoot()
+
+
+def _default_mounts(
+    c: ContainerPlan, userns: UserNamespace, replaced: frozenset[str]
+) -> Iterable[tuple[str, Iterable[Step]]]:
+    for each in parts.early_mounts(c, replaced):
+        yield (
+            each.target,
+            (AttachVolume(_DEV, "/dev") if each.target == "/dev" else _known_group(each, userns),),
+        )
+    yield CGROUPS, parts.v1_cgroups(c, replaced)
 
 
 def _known_group(each: MountNew, userns: UserNamespace) -> MountNew:

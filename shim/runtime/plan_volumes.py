@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from shim.kernel import mount
 from shim.model.container import ContainerSpec
@@ -19,10 +21,12 @@ from shim.runtime.userns import IdMap
 CGROUPS = "/sys/fs/cgroup"
 _SHM = "/dev/shm"  # noqa: S108 - a mount point, not a place for a file
 
-_ATTRIBUTES = {
+MOUNT_OPTIONS: Final = {
     "nosuid": mount.MOUNT_ATTR_NOSUID,
     "nodev": mount.MOUNT_ATTR_NODEV,
     "noexec": mount.MOUNT_ATTR_NOEXEC,
+    "nosymfollow": mount.MOUNT_ATTR_NOSYMFOLLOW,
+    "ro": mount.MOUNT_ATTR_RDONLY,
 }
 
 
@@ -34,6 +38,7 @@ class Bound:
         name: under which one step leaves it to the next.
         tree: of a volume that is an image.
         filled: it begins as a copy of what the image has in its place.
+        foreign: its host path is the request's, not one of ours.
         id_map: uid and gid map that it is shown with; None for none.
         id_map_name: under which its user namespace is kept.
     """
@@ -42,6 +47,7 @@ class Bound:
     volume: Volume
     tree: ImageTree | None = None
     filled: bool = False
+    foreign: bool = False
     id_map: tuple[IdMap, IdMap] | None = None
     id_map_name: str = ""
 
@@ -92,10 +98,10 @@ def plan_volumes(
         userns: of the pod, which is kept as ``steps_users.USER``; its files are shown with its ids.
     """
     asked = asked_volumes(spec)
-    images = [volume for volume in spec.config.volumes if volume.image is not None]
-    trees = dict(zip(map(id, images), spec.image_trees, strict=True))
-    found = [(volume, trees.get(id(volume)), False) for volume in asked]
-    taken = {normal(volume.container_path) for volume in asked}
+    pictured = [volume for volume in spec.config.volumes if volume.image is not None]
+    trees = dict(zip(map(id, pictured), spec.image_trees, strict=True))
+    bound = [Bound("", volume, trees.get(id(volume)), foreign=True) for volume in asked]
+    taken = {each.target for each in bound}
     readonly = spec.config.security.readonly_rootfs
     maps = (userns.uids, userns.gids) if userns is not None else ((), ())
     ours = [
@@ -103,28 +109,25 @@ def plan_volumes(
         for path, source in pod_files.items()
     ]
     ours.append(Volume(_SHM, shm))
-    found += [(volume, None, False) for volume in ours if volume.container_path not in taken]
+    bound += [Bound("", volume) for volume in ours if volume.container_path not in taken]
     taken.update(volume.container_path for volume in ours)
-    found += [
-        (Volume(each.container_path, each.directory), None, True)
-        for each in spec.image_volumes
-        if normal(each.container_path) not in taken
+    images = [
+        Bound("", Volume(each.container_path, each.directory), filled=True) for each in spec.image_volumes
     ]
-    bound = [
-        Bound(f"volume {number}", *each, *_id_map(each[0], userns, number))
-        for number, each in enumerate(found)
-    ]
-    return sorted(bound, key=lambda each: each.depth)
+    bound += [each for each in images if each.target not in taken]
+    named = [_name(each, number, userns) for number, each in enumerate(bound)]
+    return sorted(named, key=lambda each: each.depth)
 
 
-def _id_map(
-    volume: Volume, userns: UserNamespace | None, number: int
-) -> tuple[tuple[IdMap, IdMap] | None, str]:
-    if not volume.uid_mappings:
-        return None, ""
+def _name(bound: Bound, number: int, userns: UserNamespace | None) -> Bound:
+    """Return it with the names under which it and its id map are kept."""
+    volume, name = bound.volume, f"volume {number}"
+    if not volume.uid_mappings or bound.tree is not None:
+        return dataclasses.replace(bound, name=name)
     pods = userns is not None and (volume.uid_mappings, volume.gid_mappings) == (userns.uids, userns.gids)
     maps = to_id_map(volume.uid_mappings), to_id_map(volume.gid_mappings)
-    return maps, USER if pods else f"id map {number}"
+    id_map_name = USER if pods else f"id map {number}"
+    return dataclasses.replace(bound, name=name, id_map=maps, id_map_name=id_map_name)
 
 
 def open_steps(bound: Iterable[Bound]) -> Iterable[Step]:
@@ -142,10 +145,17 @@ def open_steps(bound: Iterable[Bound]) -> Iterable[Step]:
             volume.recursive_read_only,
             int(volume.propagation),
             each.id_map_name,
+            each.foreign,
         )
-        attributes = sum(_ATTRIBUTES.get(option, 0) for option in volume.mount_options)
-        if attributes:
-            yield RestrictVolume(each.name, attributes)
+        yield from _restrict(each)
+
+
+def _restrict(bound: Bound) -> Iterable[Step]:
+    attributes = 0
+    for option in bound.volume.mount_options:
+        attributes |= MOUNT_OPTIONS.get(option, 0)
+    if attributes:
+        yield RestrictVolume(bound.name, attributes)
 
 
 def image_steps(bound: Iterable[Bound], owner: tuple[int, int] = (0, 0)) -> Iterable[Step]:
@@ -158,10 +168,29 @@ def image_steps(bound: Iterable[Bound], owner: tuple[int, int] = (0, 0)) -> Iter
     for each in bound:
         if each.tree is not None:
             yield MountImage(each.name, each.tree.lowers, each.volume.image_sub_path)
+            yield from _restrict(each)
         if each.filled:
             yield CopyUp(each.name, each.target, owner)
 
 
-def attach_steps(bound: Iterable[Bound], *, late: bool) -> Iterable[Step]:
-    """Return what puts them where the container sees them."""
-    return (AttachVolume(each.name, each.volume.container_path) for each in bound if each.late is late)
+def attach_late(bound: Iterable[Bound]) -> Iterable[Step]:
+    """Return what puts those on what stage 2 mounts where the container sees them."""
+    return (AttachVolume(each.name, each.volume.container_path) for each in bound if each.late)
+
+
+def attach_among(mounts: Iterable[tuple[str, Iterable[Step]]], bound: Iterable[Bound]) -> Iterable[Step]:
+    """Return what puts the others where the container sees them, in between the default mounts.
+
+    Whatever lies on another comes after it, whoever asked for it: a volume at /dev has a new /dev/pts on it.
+
+    Args:
+        mounts: pairs of (container path, steps that mount there).
+        bound: everything.
+    """
+    early = (
+        (each.target, (AttachVolume(each.name, each.volume.container_path),))
+        for each in bound
+        if not each.late
+    )
+    for _, steps in sorted([*mounts, *early], key=lambda each: each[0].count("/")):
+        yield from steps

@@ -37,6 +37,7 @@ class OpenVolume(Step):
         name: under which AttachVolume finds it.
         propagation: model.mount.Propagation.
         id_map: the kept user namespace whose ids it shows; empty for none.
+        foreign: the path is not one of ours, so it may lie on a file server that does not answer.
     """
 
     name: str
@@ -45,6 +46,7 @@ class OpenVolume(Step):
     recursive_read_only: bool
     propagation: int
     id_map: str = ""
+    foreign: bool = False
 
     def describe(self) -> str:
         """Name the host path."""
@@ -52,13 +54,20 @@ class OpenVolume(Step):
 
     def execute(self, context: Context) -> None:
         """Clone it and set what it allows, before anybody can see it. A directory that is missing is made."""
+        if self.foreign:
+            with context.watched(self.describe()):
+                self._open(context)
+        else:
+            self._open(context)
+
+    def _open(self, context: Context) -> None:
         propagation = Propagation(self.propagation)
         try:
             tree = self._clone()
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
-            os.makedirs(self.host_path, 0o755, exist_ok=True)
+            self._make()
             tree = self._clone()
         context.keep(self.name, tree)
         if self.id_map and not map_ids(tree, context.look(self.id_map), self.host_path, recursive=True):
@@ -75,6 +84,12 @@ class OpenVolume(Step):
                 ) from None
         elif self.readonly:
             mount.mount_setattr(tree, "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
+
+    def _make(self) -> None:
+        try:
+            os.makedirs(self.host_path, 0o755, exist_ok=True)
+        except FileExistsError:
+            raise FailedPrecondition(f"{self.host_path} is a link that leads nowhere") from None
 
     def _clone(self) -> int:
         return mount.open_tree(mount.AT_FDCWD, self.host_path, mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE)

@@ -2,6 +2,7 @@
 
     child                                    daemon
       | warning --------------------------->  |  logged
+      | doing ----------------------------->  |  what may take for ever, such as to open a volume; empty: done
       | fds + descriptors ----------------->  |  sockets of a network namespace, a terminal
       | held ------------------------------>  |
       | <-------------------------------- go  |  one byte; EOF instead means: exit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 
 from shim.kernel import unix
 from shim.runtime import wire
@@ -13,12 +14,17 @@ from shim.runtime import wire
 class Messages:
     """Reads a sync socket to its end.
 
+    Args:
+        fd: the socket.
+        watch: called when something begins that may take for ever, and when it is over.
+
     Attributes:
         fds: descriptors that came up, by name; the caller's once ``end`` has returned.
         warnings: in the order in which they came.
+        doing: what it does that may take for ever; empty for nothing.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, watch: Callable[[bool], None]) -> None:
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
         self._loop = asyncio.get_running_loop()
@@ -26,6 +32,8 @@ class Messages:
         self._error: Exception | None = None
         self.fds: dict[str, int] = {}
         self.warnings: list[str] = []
+        self.doing = ""
+        self._watch = watch
         self._loop.add_reader(self._sock.fileno(), self._readable)
 
     async def end(self) -> None:
@@ -77,6 +85,9 @@ class Messages:
                 return
             case {"type": "warning", "message": text}:
                 self.warnings.append(str(text))
+            case {"type": "doing", "what": what}:
+                self.doing = str(what)
+                self._watch(bool(what))
             case {"type": "error"}:
                 self._error = self._error or wire.decode_error(message)
         for fd in fds:

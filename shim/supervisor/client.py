@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import shim
-from shim.errors import Internal, ShimError, Unavailable
+from shim.errors import DeadlineExceeded, Internal, ShimError, Unavailable
 from shim.kernel import unix
 from shim.model.container import ExitRecord
 from shim.supervisor import birth_messages, fdstore, packets, programs, protocol, spawn
@@ -29,6 +29,7 @@ from shim.supervisor.stdio import NO_STREAMS, Stdio, Streams
 
 log = logging.getLogger(__name__)
 
+DEFAULT_STALL_S: Final = 60.0
 _START_S: Final = 20.0
 _POLL_S: Final = 0.01
 _RETRY_S: Final = 1.0
@@ -77,11 +78,15 @@ class SupervisorClient:
     Args:
         state: the state directory.
         on_exit: called with each exit, perhaps more than once, never before ``fork`` has returned.
+        stall_s: a process that needs longer, in seconds, to open a volume is ended.
     """
 
-    def __init__(self, state: str, on_exit: Callable[[ExitRecord], None]) -> None:
+    def __init__(
+        self, state: str, on_exit: Callable[[ExitRecord], None], stall_s: float = DEFAULT_STALL_S
+    ) -> None:
         self._places = Places(state)
         self._on_exit = on_exit
+        self._stall_s = stall_s
         self._connection: Connection | None = None
         self._known: dict[str, ChildInfo] = {}
         self._copies = FdStore()
@@ -225,28 +230,37 @@ class SupervisorClient:
     ) -> tuple[birth_messages.Messages, ChildInfo, dict[str, int]]:
         plan = unix.sealed_memfd("plan", request.plan)
         ours, theirs = unix.socketpair()
-        messages = birth_messages.Messages(ours)
+        scope = asyncio.timeout(None)
+        messages = birth_messages.Messages(
+            ours, lambda begins: _limit(scope, self._stall_s if begins else None)
+        )
         fds = {"plan": plan, "sync": theirs} | streams.childs | dict(kept)
         names, numbers = packets.split(fds)
         try:
-            try:
-                answer = await self._ask(
-                    lambda seq: protocol.Fork(seq, request.id, request.kind, names, request.log),
-                    numbers,
-                    one_child=True,
-                )
-            finally:
-                os.close(plan)
-                os.close(theirs)
-            ((child, up),) = answer.children
-            try:
-                await messages.end()
-                _check_announced(request, child.child)
-            except BaseException:
-                fdstore.close_all(up.values())
-                raise
-        except BaseException:
+            async with scope:
+                try:
+                    answer = await self._ask(
+                        lambda seq: protocol.Fork(seq, request.id, request.kind, names, request.log),
+                        numbers,
+                        one_child=True,
+                    )
+                finally:
+                    os.close(plan)
+                    os.close(theirs)
+                ((child, up),) = answer.children
+                try:
+                    await messages.end()
+                    _check_announced(request, child.child)
+                except BaseException:
+                    fdstore.close_all(up.values())
+                    raise
+        except BaseException as error:
             messages.close()
+            if isinstance(error, TimeoutError) and scope.expired():
+                raise DeadlineExceeded(
+                    f"cannot {messages.doing}: it takes longer than {self._stall_s:g} s; does its file server"
+                    " answer?"
+                ) from None
             raise
         return messages, child.child, up
 
@@ -356,6 +370,10 @@ class SupervisorClient:
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
+
+
+def _limit(scope: asyncio.Timeout, seconds: float | None) -> None:
+    scope.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
 def _check_announced(request: ForkRequest, child: ChildInfo) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ Done = Callable[[ChildInfo], None]
 @dataclass
 class _Pending:
     request: Fork
+    stage: FirstStage
     kept: dict[str, int]
     done: Done
 
@@ -63,7 +65,7 @@ class Forks:
             raise
         finally:
             fdstore.close_all(for_child.values())
-        self._pending[stage.fd] = _Pending(request, kept, done)
+        self._pending[stage.fd] = _Pending(request, stage, kept, done)
         self._loop.watch(stage.fd, READABLE, lambda _: self._announced(stage.fd))
 
     def refill(self) -> None:
@@ -118,6 +120,29 @@ class Forks:
         for announce in list(self._pending):
             self._announced(announce)
 
+    def kill(self, id_: str) -> None:
+        """End what is still on its way to its announcement, though it may hang in the kernel. Idempotent."""
+        for announce, pending in list(self._pending.items()):
+            if pending.request.id != id_:
+                continue
+            self._announced(announce)  # it may have come just now: then it is a child as any other
+            if announce not in self._pending:
+                continue
+            if pending.stage.pid in self._stages:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pending.stage.pid, signal.SIGKILL)
+            self._loop.unwatch(announce)
+            os.close(announce)
+            self._over(announce)
+
+    def _over(self, announce: int) -> None:
+        """Tell that there is no child."""
+        pending = self._pending.pop(announce)
+        fdstore.close_all(pending.kept.values())
+        self._refill_later()
+        request = pending.request
+        pending.done(ChildInfo(request.id, request.kind, 0, 0, log=request.log))
+
     def _announced(self, announce: int) -> None:
         sock = socket.socket(fileno=announce)
         try:
@@ -129,13 +154,12 @@ class Forks:
             data, fds = b"", []
         self._loop.unwatch(announce)
         sock.close()
+        if not data:
+            self._over(announce)
+            return
         pending = self._pending.pop(announce)
         request = pending.request
         self._refill_later()
-        if not data:
-            fdstore.close_all(pending.kept.values())
-            pending.done(ChildInfo(request.id, request.kind, 0, 0, log=request.log))
-            return
         (pid,) = init.ANNOUNCEMENT.unpack(data)
         named = dict(zip(_ANNOUNCED, fds, strict=False))
         child = self._children.add(Newborn(request.id, request.kind, pid, request.log), pending.kept | named)

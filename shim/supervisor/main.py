@@ -210,6 +210,7 @@ class _Client:
             case protocol.List(seq=seq, after=after, limit=limit):
                 return self._list(seq, after, limit)
             case protocol.Kill(seq=seq, id=id_):
+                supervisor.forks.kill(id_)
                 self._children.kill(id_)
                 return Reply(seq)
             case protocol.Forget(seq=seq, id=id_):

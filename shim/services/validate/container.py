@@ -11,6 +11,7 @@ from shim.model.container import ContainerConfig, Device
 from shim.model.image import ImageSpec
 from shim.model.mount import Propagation, Volume
 from shim.model.security import ContainerSecurity, ProfileType
+from shim.runtime.plan_volumes import MOUNT_OPTIONS
 from shim.services.cdi import names
 from shim.services.confinement import apparmor, seccomp, selinux
 from shim.services.validate import userns, values
@@ -94,6 +95,12 @@ def _volume(volume: Volume) -> None:
     if volume.image is None and volume.image_sub_path:
         raise InvalidArgument(f"the mount on {volume.container_path!r} has image_sub_path, but no image")
     userns.check_volume(volume)
+    for option in volume.mount_options:
+        if option not in MOUNT_OPTIONS:
+            raise InvalidArgument(
+                f"the mount on {volume.container_path!r}: mount_options has {option!r}, which is none of"
+                f" {', '.join(MOUNT_OPTIONS)}"
+            )
     if volume.image is not None:
         _image_volume(volume, volume.image)
 

@@ -127,7 +127,19 @@ def test_the_file_systems_and_devices_are_those_of_every_container(daemon: Any) 
     script = "echo x >/dev/null; head -c 3 /dev/zero | wc -c; ls /sys/class/net; ls -d /proc/[0-9]*"
     assert daemon.exec(id_, "sh", "-c", script).split()[:3] == ["3", "eth0", "lo"]
     assert daemon.exec(id_, "sh", "-c", "readlink /dev/fd") == "/proc/self/fd\n"
-    assert daemon.exec(id_, "sh", "-c", "(echo 1 >/proc/sys/kernel/panic) 2>&1; true").count("Read-only")
+
+
+def test_a_proc_without_masks(daemon: Any) -> None:
+    """What a kubelet sends for ProcMount Unmasked: no paths at all; what it sends else hides them."""
+
+    def usual(config: cri.ContainerConfig) -> None:
+        config.linux.security_context.masked_paths.extend(["/proc/timer_list", "/proc/keys"])
+        config.linux.security_context.readonly_paths.append("/proc/sys")
+
+    points = "while read -r _ at _; do case $at in /proc*) echo $at;; esac; done </proc/mounts"
+    assert daemon.exec(run(daemon), "sh", "-c", points).split() == ["/proc"]
+    seen = daemon.exec(run(daemon, usual), "sh", "-c", points).split()
+    assert {"/proc", "/proc/sys", "/proc/keys"} <= set(seen)
 
 
 def test_no_right_reaches_beyond_it(daemon: Any) -> None:

@@ -149,6 +149,13 @@ def test_a_volume_takes_the_place_of_a_default_mount(container: Any, path: str) 
     assert bool(of(plan, MakeDevices)) == (path != "/dev")
 
 
+def test_a_volume_at_dev_has_the_usual_mounts_on_it(container: Any) -> None:
+    plan = plan_container(container(volumes=(Volume("/dev", "/dev"), Volume("/dev/pts/x", "/x"))))
+    targets = [each.target for each in plan.stage1 if isinstance(each, AttachVolume | MountNew)]
+    assert targets.index("/dev") < targets.index("/dev/pts") < targets.index("/dev/pts/x")
+    assert targets.index("/dev") < targets.index("/dev/mqueue")
+
+
 @pytest.mark.parametrize("path", ["/proc/meminfo", "/sys/fs/cgroup/mine"])
 def test_what_lies_on_a_late_mount_is_attached_late(container: Any, path: str) -> None:
     plan = plan_container(container(volumes=(Volume(path, "/host"),)))
@@ -179,9 +186,9 @@ def test_volumes_are_opened_as_asked(container: Any) -> None:
     volume = Volume(
         "/v", "/host", readonly=True, recursive_read_only=True, propagation=Propagation.HOST_TO_CONTAINER
     )
-    assert OpenVolume("volume 0", "/host", True, True, 1) in of(
-        plan_container(container(volumes=(volume,))), OpenVolume
-    )
+    opened = of(plan_container(container(volumes=(volume,))), OpenVolume)
+    assert OpenVolume("volume 0", "/host", True, True, 1, foreign=True) in opened
+    assert [each.host_path for each in opened if each.foreign] == ["/host"]
 
 
 def test_another_file_system_at_proc_is_refused(container: Any) -> None:

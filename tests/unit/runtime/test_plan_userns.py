@@ -23,7 +23,7 @@ from shim.runtime.plan import Plan, decode_plan, encode_plan
 from shim.runtime.plan_container import plan_container
 from shim.runtime.steps import Step, decode_step
 from shim.runtime.steps_images import CopyUp
-from shim.runtime.steps_mounts import MakeDevices, MountNew, MountOverlay, OpenNew
+from shim.runtime.steps_mounts import MakeDevices, MountNew, MountOverlay, OpenNew, ProtectPaths
 from shim.runtime.steps_namespaces import JoinNamespaces, Unshare
 from shim.runtime.steps_users import (
     USER,
@@ -171,6 +171,12 @@ def test_a_volume_takes_the_place_of_a_default_mount(inside: Any) -> None:
 def test_what_cannot_be_is_refused(inside: Any, asked: Any, named: str) -> None:
     with pytest.raises(InvalidArgument, match=named):
         inside(**asked)
+
+
+def test_a_proc_without_masks_is_for_user_namespaces(inside: Any) -> None:
+    assert not of(inside().stage2, ProtectPaths)
+    masked = inside(security=ContainerSecurity(masked_paths=("/proc/keys",)))
+    assert of(masked.stage2, ProtectPaths) == [ProtectPaths(("/proc/keys",), ())]
 
 
 def test_a_privileged_one_sees_its_own_cgroups_only(inside: Any, v2: Any) -> None:

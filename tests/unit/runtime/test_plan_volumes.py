@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from shim.kernel import mount
 from shim.model.image import ImageSpec
 from shim.model.mount import ImageTree, ImageVolume, Volume
 from shim.model.security import ContainerSecurity
 from shim.runtime.plan_volumes import Bound, image_steps, open_steps, plan_volumes
 from shim.runtime.steps_images import CopyUp, MountImage
-from shim.runtime.steps_volumes import OpenVolume
+from shim.runtime.steps_volumes import OpenVolume, RestrictVolume
 
 
 def planned(container: Any, resolved: Any = None, **config: Any) -> list[Bound]:
@@ -48,6 +49,22 @@ def test_an_images_volume_is_filled_unless_something_else_is_there(container: An
     (filled,) = image_steps(found)
     assert isinstance(filled, CopyUp)
     assert (filled.path, opened[filled.name]) == ("/data", "/own/0")
+
+
+def test_options_are_set_before_anybody_sees_the_volume(container: Any) -> None:
+    tree = ImageTree(("/top", "/layer"), "sha256:1")
+    volumes = (
+        Volume("/h", "/host", mount_options=("noexec", "ro", "noexec")),
+        Volume("/i", image=ImageSpec("i"), readonly=True, mount_options=("nosymfollow",)),
+    )
+    found = planned(container, {"image_trees": (tree,)}, volumes=volumes)
+    restricted = [
+        step for step in (*open_steps(found), *image_steps(found)) if isinstance(step, RestrictVolume)
+    ]
+    assert restricted == [
+        RestrictVolume("volume 0", mount.MOUNT_ATTR_NOEXEC | mount.MOUNT_ATTR_RDONLY),
+        RestrictVolume("volume 1", mount.MOUNT_ATTR_NOSYMFOLLOW),
+    ]
 
 
 def test_images_come_from_their_layers_and_not_from_a_host_path(container: Any) -> None:

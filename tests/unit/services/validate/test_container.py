@@ -46,6 +46,7 @@ def test_what_a_kubelet_sends_is_accepted() -> None:
         ({"envs": (EnvVar("A", b"x" * 200_000),)}, "128 KiB"),
         ({"envs": tuple(EnvVar(f"A{n}", b"x" * 100_000) for n in range(30))}, "environment takes"),
         ({"volumes": (Volume("", "/srv"),)}, "container_path"),
+        ({"volumes": (Volume("/a", "/srv", mount_options=("noexec", "uid=0")),)}, "'uid=0'"),
         ({"volumes": (Volume("/", "/srv"),)}, "whole image"),
         ({"volumes": (Volume("/x/..", "/srv"),)}, "whole image"),
         ({"volumes": (Volume("/data", ""),)}, "neither"),
