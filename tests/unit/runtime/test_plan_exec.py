@@ -68,5 +68,6 @@ def test_an_exec_in_a_user_namespace_gets_its_limits_from_the_node_and_becomes_r
     c = container(resolved={"userns": UserNamespace(NamespaceMode.POD, ids, ids)})
     plan = plan_exec(c.spec, REF, ("x",), CgroupJoin((), "/exec"), Privileges(0), Limits(()))
     assert [type(step).__name__ for step in plan.stage1] == ["OpenCgroups", "Defaults", "JoinProcess"]
-    assert plan.stage1[-1] == JoinProcess(7, 8, ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user"))
-    assert [type(step).__name__ for step in plan.stage2][:3] == ["BecomeRoot", "Keyring", "EnterDirectory"]
+    assert plan.stage1[-1] == JoinProcess(7, 8, ("mnt", "pid", "net", "ipc", "uts", "user"), hold=True)
+    names = [type(step).__name__ for step in plan.stage2]
+    assert names[:4] == ["JoinHeld", "BecomeRoot", "Keyring", "EnterDirectory"]
