@@ -80,8 +80,16 @@ def make_image(target: Path) -> None:
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
         "os": "linux",
-        "config": {"Entrypoint": ["/usr/bin/node"], "Cmd": ["/app.js"], "WorkingDir": "/", "Env": ["PATH=/usr/bin"]},
-        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(data).hexdigest() for data in layers]},
+        "config": {
+            "Entrypoint": ["/usr/bin/node"],
+            "Cmd": ["/app.js"],
+            "WorkingDir": "/",
+            "Env": ["PATH=/usr/bin"],
+        },
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": ["sha256:" + hashlib.sha256(data).hexdigest() for data in layers],
+        },
     }
     image = "application/vnd.oci.image"
     manifest = {
@@ -132,7 +140,13 @@ class Daemon:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["cri-shim", "serve", f"--root={self.root}", f"--state={self.state}", f"--socket={self.socket}"],
+                [
+                    "cri-shim",
+                    "serve",
+                    f"--root={self.root}",
+                    f"--state={self.state}",
+                    f"--socket={self.socket}",
+                ],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -211,7 +225,9 @@ class Pod:
                 )
             ),
         )
-        request = cri.CreateContainerRequest(pod_sandbox_id=self.sandbox, config=config, sandbox_config=self.config)
+        request = cri.CreateContainerRequest(
+            pod_sandbox_id=self.sandbox, config=config, sandbox_config=self.config
+        )
         self.container = self.runtime.CreateContainer(request).container_id
         self.runtime.StartContainer(cri.StartContainerRequest(container_id=self.container))
 
@@ -314,9 +330,15 @@ def show_layers(daemon: Daemon, pods: list[Pod]) -> None:
     show(f"node lies at {', '.join(str(p.relative_to(daemon.root)) for p in copies)}")
     check(len(copies) == 1, "the layers of three containers lie on disk once")
     pods[0].evaluate("require('fs').writeFileSync('/mine', 'only here')")
-    check(pods[0].evaluate("console.log(require('fs').readFileSync('/mine', 'utf8'))") == "only here", "a file written in one pod is there")
+    check(
+        pods[0].evaluate("console.log(require('fs').readFileSync('/mine', 'utf8'))") == "only here",
+        "a file written in one pod is there",
+    )
     for pod in pods[1:]:
-        check(pod.evaluate("console.log(require('fs').existsSync('/mine'))") == "false", f"and it is not in {pod.name}")
+        check(
+            pod.evaluate("console.log(require('fs').existsSync('/mine'))") == "false",
+            f"and it is not in {pod.name}",
+        )
 
 
 def kill_in_the_middle(daemon: Daemon, pods: list[Pod]) -> None:
@@ -341,7 +363,11 @@ def kill_in_the_middle(daemon: Daemon, pods: list[Pod]) -> None:
 
 def leftovers(scratch: Path) -> list[str]:
     """What a clean end must not leave: mounts, cgroups, links, namespaces, processes, rules."""
-    found = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(scratch) in line]
+    found = [
+        line.split()[4]
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if str(scratch) in line
+    ]
     for line in Path("/proc/mounts").read_text().splitlines():
         _, mount, kind, *_ = line.split()
         if kind in ("cgroup", "cgroup2"):
@@ -380,7 +406,9 @@ def tell(daemon: Daemon, scratch: Path) -> None:
             for pod in pods:
                 begin = time.monotonic()
                 pod.start()
-                show(f"{pod.name}: address {pod.address()}, host port {pod.port}, pid {pod.pid()}, started in {(time.monotonic() - begin) * 1000:.0f} ms")
+                show(
+                    f"{pod.name}: address {pod.address()}, host port {pod.port}, pid {pod.pid()}, started in {(time.monotonic() - begin) * 1000:.0f} ms"
+                )
         with step("A request to each"):
             for pod in pods:
                 answer = pod.ask_patiently()
@@ -405,7 +433,10 @@ def tell(daemon: Daemon, scratch: Path) -> None:
             check(not list(daemon.root.rglob("usr/bin/node")), "the layers are gone from the disk")
     daemon.signal(signal.SIGTERM)
     wait_until(lambda: not leftovers(scratch))
-    check(not leftovers(scratch), f"nothing is left: no process, mount, cgroup, link or namespace {leftovers(scratch) or ''}")
+    check(
+        not leftovers(scratch),
+        f"nothing is left: no process, mount, cgroup, link or namespace {leftovers(scratch) or ''}",
+    )
 
 
 def wait_until(fact: Callable[[], bool], timeout_s: float = 5) -> None:

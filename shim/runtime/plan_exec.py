@@ -54,7 +54,8 @@ def plan_exec(
     late = () if join.v1_tasks else (JoinHeld(("cgroup",)),)
     keep_proc, open_labels = plan_label_files(privileges)
     stage1: list[Step] = [*keep_proc, OpenCgroups(join.v1_tasks, join.v2_dir)]
-    begin, kinds = plan_surroundings(spec, limits), _KINDS
+    begin: tuple[Step, ...] = plan_surroundings(spec, limits)
+    kinds: tuple[str, ...] = _KINDS
     if spec.userns is not None:
         stage1.append(plan_limits(spec, limits, keyring=False))
         begin, kinds = (BecomeRoot(), Keyring(spec.id), plan_directory(spec)), (*_KINDS, "user")
