@@ -160,9 +160,9 @@ CONTAINERS: dict[str, tuple[Callable[[cri.ContainerConfig], object], grpc.Status
         Code.INVALID_ARGUMENT,
         "no privileged container",
     ),
-    "an image as a volume": (
+    "an image as a volume to write to": (
         lambda c: c.mounts.add(container_path="/x", image=cri.ImageSpec(image="y")),
-        Code.UNIMPLEMENTED,
+        Code.INVALID_ARGUMENT,
         "ImageVolumeMountFailed",
     ),
 }
