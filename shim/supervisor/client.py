@@ -193,11 +193,15 @@ class SupervisorClient:
         """
         self._starting[request.id] = None
         child: Child | None = None
+        hangs = False
         try:
             child = await self._fork(request)
+        except DeadlineExceeded:
+            hangs = True
+            raise
         finally:
             if child is None:
-                self._discard(request.id)
+                self._discard(request.id, hangs=hangs)
         record = self._starting.pop(request.id)
         if record is not None:
             # Not before the caller has written down that it began.
@@ -264,12 +268,12 @@ class SupervisorClient:
             raise
         return messages, child.child, up
 
-    def _discard(self, id_: str) -> None:
+    def _discard(self, id_: str, *, hangs: bool) -> None:
         """What failed on its way to its program is killed and forgotten; nobody waits for it."""
 
         async def discard() -> None:
             with contextlib.suppress(ShimError, OSError):
-                await self._ask(lambda seq: protocol.Kill(seq, id_))
+                await self._ask(lambda seq: protocol.Kill(seq, id_, hangs))
                 await self.forget(id_)
             self._starting.pop(id_, None)
 

@@ -121,7 +121,10 @@ class Forks:
             self._announced(announce)
 
     def kill(self, id_: str) -> None:
-        """End what is still on its way to its announcement, though it may hang in the kernel. Idempotent."""
+        """End what hangs on its way to its announcement. Idempotent.
+
+        For first stages that have not forked: one that has leaves a second stage behind that nobody knows.
+        """
         for announce, pending in list(self._pending.items()):
             if pending.request.id != id_:
                 continue

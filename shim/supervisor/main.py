@@ -209,8 +209,9 @@ class _Client:
                 return Reply(seq, pid=os.getpid(), release=shim.__version__)
             case protocol.List(seq=seq, after=after, limit=limit):
                 return self._list(seq, after, limit)
-            case protocol.Kill(seq=seq, id=id_):
-                supervisor.forks.kill(id_)
+            case protocol.Kill(seq=seq, id=id_, unborn=unborn):
+                if unborn:
+                    supervisor.forks.kill(id_)
                 self._children.kill(id_)
                 return Reply(seq)
             case protocol.Forget(seq=seq, id=id_):

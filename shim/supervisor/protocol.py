@@ -151,10 +151,15 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Kill a child and everything in its cgroup. Idempotent."""
+    """Kill a child and everything in its cgroup. Idempotent.
+
+    Attributes:
+        unborn: also one that is not announced yet, because its first stage hangs.
+    """
 
     seq: int
     id: str
+    unborn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
