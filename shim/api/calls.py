@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final
+
+from shim import stages
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +23,42 @@ _QUIET_ENDS: Final = ("Status", "Stats")
 
 # Message class to those of its fields that name something.
 _FIELDS: Final[dict[type, tuple[str, ...]]] = {}
+
+# Fields of an answer that name what was made.
+_MADE: Final = ("pod_sandbox_id", "container_id", "image_ref")
+
+
+@dataclass(slots=True)
+class Call:
+    """A call under way, and how it has ended.
+
+    Attributes:
+        fields: ``method`` and what the request names, see ``describe``.
+        context: gRPC's, with the metadata that the client sent; None in tests.
+        answer: what it returned; None while it is under way, where it failed, and of streams.
+        error: why it failed; a ``CancelledError`` where the caller left.
+    """
+
+    fields: Mapping[str, str]
+    operation: stages.Operation
+    context: Any = None
+    answer: object = None
+    error: BaseException | None = None
+    took_ns: int = 0
+
+    @property
+    def method(self) -> str:
+        """The name of the method, without its service."""
+        return self.fields["method"]
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The ids that the answer names."""
+        return tuple(id_ for name in _MADE if (id_ := getattr(self.answer, name, "")))
+
+
+# Called when a call begins; what it returns is called when the call has ended.
+Observer = Callable[[Call], Callable[[Call], None] | None]
 
 _current: ContextVar[Mapping[str, str] | None] = ContextVar("call", default=None)
 
@@ -40,10 +79,14 @@ def describe(method: str, request: Any) -> dict[str, str]:
         elif field == "image":
             fields["image"] = request.image.image
         elif field == "config":
-            metadata = request.config.metadata
-            name = metadata.name
-            fields["name"] = f"{metadata.namespace}/{name}" if hasattr(metadata, "namespace") else name
+            fields["name"] = _name(request.config.metadata)
+        elif field == "sandbox_config" and request.HasField(field) and "sandbox" not in fields:
+            fields["pod"] = _name(request.sandbox_config.metadata)
     return fields
+
+
+def _name(metadata: Any) -> str:
+    return f"{metadata.namespace}/{metadata.name}" if hasattr(metadata, "namespace") else metadata.name
 
 
 def _fields(kind: type) -> tuple[str, ...]:
@@ -51,24 +94,39 @@ def _fields(kind: type) -> tuple[str, ...]:
     if known is None:
         descriptor = getattr(kind, "DESCRIPTOR", None)
         names = descriptor.fields_by_name if descriptor is not None else {}
-        known = _FIELDS[kind] = tuple(name for name in (*_IDS, "image", "config") if name in names)
+        known = tuple(name for name in (*_IDS, "image", "config", "sandbox_config") if name in names)
+        _FIELDS[kind] = known
     return known
 
 
 @contextlib.contextmanager
-def enter(method: str, request: Any) -> Iterator[None]:
-    """Make ``method`` on ``request`` the current call, and log it with its duration when it ends well."""
+def enter(
+    method: str, request: Any, observers: Sequence[Observer] = (), context: Any = None
+) -> Iterator[Call]:
+    """Make ``method`` on ``request`` the current call; log it with its duration and tell observers of it."""
     fields = describe(method, request)
     token = _current.set(fields)
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        # A stream whose caller leaves is closed in another context, which has nothing to reset.
-        with contextlib.suppress(ValueError):
-            _current.reset(token)
-    quiet = method.startswith(_QUIET) or method.endswith(_QUIET_ENDS)
+    began_ns = time.monotonic_ns()
+    with stages.operation() as operation:
+        call = Call(fields, operation, context)
+        enders = [end for observer in observers if (end := observer(call)) is not None]
+        try:
+            yield call
+        except BaseException as error:
+            call.error = call.error or error
+            raise
+        finally:
+            call.took_ns = time.monotonic_ns() - began_ns
+            for end in enders:
+                end(call)
+            _leave(token, call)
+
+
+def _leave(token: Any, call: Call) -> None:
+    # A stream whose caller leaves is closed in another context, which has nothing to reset.
+    with contextlib.suppress(ValueError):
+        _current.reset(token)
+    quiet = call.method.startswith(_QUIET) or call.method.endswith(_QUIET_ENDS)
     level = logging.DEBUG if quiet else logging.INFO
     if log.isEnabledFor(level):
-        took_ms = (time.monotonic() - began) * 1e3
-        log.log(level, "%s took %.1f ms", " ".join(fields.values()), took_ms)
+        log.log(level, "%s took %.1f ms", " ".join(call.fields.values()), call.took_ns / 1e6)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import shim
 from shim._proto import api_pb2 as cri
-from shim.api import budget
+from shim.api import budget, timeline
 from shim.api.convert import check, info
 from shim.api.convert.container import decode_container_config, encode_container, encode_container_status
 from shim.api.convert.filters import decode_container_filter, decode_sandbox_filter, decode_stats_filter
@@ -35,7 +35,7 @@ from shim.services.sandboxes.run import run_pod_sandbox
 from shim.services.sandboxes.status import sandbox_status
 from shim.services.sandboxes.stop import stop_pod_sandbox
 from shim.services.sandboxes.update_resources import update_pod_sandbox_resources
-from shim.services.views import ContainerFilter, SandboxFilter
+from shim.services.views import ContainerFilter, SandboxDetails, SandboxFilter
 
 RUNTIME_NAME: Final = "cri-shim"
 KUBELET_VERSION: Final = "0.1.0"  # a kubelet compares it with its own, which never changed
@@ -83,7 +83,7 @@ class RuntimeService:
         details = sandbox_status(self._node, check.given(request.pod_sandbox_id, "pod_sandbox_id"))
         return cri.PodSandboxStatusResponse(
             status=encode_sandbox_status(details.sandbox),
-            info=info.sandbox_info(details) if request.verbose else None,
+            info=self._sandbox_info(details) if request.verbose else None,
         )
 
     async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, _context: Any) -> bytes:
@@ -154,7 +154,9 @@ class RuntimeService:
         verbose = None
         if request.verbose:
             sandboxes = list_sandboxes(self._node, SandboxFilter(id=view.spec.sandbox_id))
-            verbose = info.container_info(view, sandboxes[0] if sandboxes else None)
+            verbose = info.container_info(
+                view, sandboxes[0] if sandboxes else None, timeline.plain(self._node, view.spec.id)
+            )
         return cri.ContainerStatusResponse(status=encode_container_status(view), info=verbose)
 
     async def update_container_resources(
@@ -243,6 +245,9 @@ class RuntimeService:
         if cidr:
             await self._node.networks.update_pod_cidr(cidr)
         return cri.UpdateRuntimeConfigResponse()
+
+    def _sandbox_info(self, details: SandboxDetails) -> dict[str, str]:
+        return info.sandbox_info(details, timeline.plain(self._node, details.sandbox.spec.id))
 
     # Lists stay within a message
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Final
 
@@ -14,14 +14,17 @@ import grpc
 import grpc.aio
 
 from shim import errors
-from shim._proto import api_pb2, images_pb2
+from shim._proto import api_pb2, images_pb2, timeline_pb2
 from shim.api import budget
+from shim.api.calls import Observer
 from shim.api.image import ImageService
 from shim.api.image_files import ImageFiles
+from shim.api.observers import timeline_observer
 from shim.api.registry import generic_handler
 from shim.api.runtime import RuntimeService
 from shim.api.status import StatusInterceptor
 from shim.api.streaming import StreamingServer
+from shim.api.timeline import TimelineService
 from shim.services.node import Node
 
 SOCKET_MODE: Final = 0o660
@@ -46,16 +49,27 @@ class Server:
         spool: directory where archives pass through, see ``ImageFiles``.
         path: of the socket, absolute; a dead socket there is replaced.
         streaming: where Exec, Attach and PortForward send their callers; None: they are UNIMPLEMENTED.
+        observers: are told of every call, beside the timeline.
     """
 
-    def __init__(self, node: Node, spool: str, path: str, streaming: StreamingServer | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        spool: str,
+        path: str,
+        streaming: StreamingServer | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         self._path = path
         self._files = ImageFiles(node, spool)
-        self._server = grpc.aio.server(interceptors=[StatusInterceptor()], options=OPTIONS)
+        self._server = grpc.aio.server(
+            interceptors=[StatusInterceptor((timeline_observer(node), *observers))], options=OPTIONS
+        )
         services: Mapping[str, tuple[ModuleType, object]] = {
             "RuntimeService": (api_pb2, RuntimeService(node, streaming)),
             "ImageService": (api_pb2, ImageService(node)),
             "Images": (images_pb2, self._files),
+            "Timeline": (timeline_pb2, TimelineService(node)),
         }
         for name, (proto, servant) in services.items():
             self._server.add_generic_rpc_handlers((generic_handler(proto, name, servant),))

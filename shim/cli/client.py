@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 from shim import errors
-from shim._proto import api_pb2, images_pb2
+from shim._proto import api_pb2, images_pb2, timeline_pb2
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -52,6 +52,7 @@ class Client:
         self.runtime = Stub(channel, api_pb2, "RuntimeService")
         self.image = Stub(channel, api_pb2, "ImageService")
         self.files = Stub(channel, images_pb2, "Images")
+        self.timeline = Stub(channel, timeline_pb2, "Timeline")
 
 
 @contextlib.contextmanager

@@ -106,6 +106,9 @@ class LogConfig:
         "info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error")
     )
     format: str = setting("text", "text, or json: one object a line", _one_of("text", "json"))
+    journal_bytes: int = setting(
+        8 << 20, "what 'cri-shim why' answers from takes no more on disk", _between(1 << 16, 1 << 30)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,15 @@ from shim.network.settings import BridgeSettings, CniSettings
 from shim.services import exits
 from shim.services.cdi.library import Library
 from shim.services.confinement import apparmor, seccomp, selinux
+from shim.services.denials import Watcher
 from shim.services.launcher import Launcher
 from shim.services.node import HandlerFeatures, Node, Settings
 from shim.services.pools import Pools
 from shim.services.reconcile import reconcile
 from shim.services.records import Records
+from shim.services.timeline import Timeline
 from shim.store.containers import ContainerStore
+from shim.store.journal import Journal
 from shim.store.layout import Layout
 from shim.store.sandboxes import SandboxStore
 from shim.streaming import server as streaming_server
@@ -86,14 +89,19 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
             launcher=launcher,
             pools=pools,
             cdi=Library(config.container.cdi_spec_dirs),
+            timeline=Timeline(Journal(layout.journal, config.log.journal_bytes), pools.journal),
         )
         stack.push_async_callback(node.close)
+        await node.timeline.load()
         await supervisor.open()
         node.settings = _with_userns(settings, await launcher.find_userns_lack(layout.images))
         stack.push_async_callback(_leave, node, supervisor, networks)
         await reconcile(node, exit_records.load_all(layout.exits))
         taking = asyncio.ensure_future(_take_in(node, exited))
         stack.callback(taking.cancel)
+        watcher = Watcher(node)
+        watcher.start()
+        stack.callback(watcher.close)
         yield node
 
 

@@ -19,6 +19,7 @@ from shim.images.registry import Document, Session
 from shim.images.settings import Settings
 from shim.images.unpackers import Wanted
 from shim.model.image import Auth, Descriptor, Image
+from shim.stages import stage
 from shim.threads import Pool
 
 _MAX_NESTED: Final = 3
@@ -72,12 +73,14 @@ class _Pull:
     report: Report
 
     async def run(self) -> Image:
-        top = await self.session.resolve()
-        documents = {top.descriptor.digest: top.data}
-        chosen = await self._choose(top, documents, _MAX_NESTED)
+        with stage("resolve"):
+            top = await self.session.resolve()
+            documents = {top.descriptor.digest: top.data}
+            chosen = await self._choose(top, documents, _MAX_NESTED)
         where = f"manifest {chosen.descriptor.digest} of {self.ref}"
         parts = manifest.parse_manifest(chosen.data, where)
-        config_data = await self._small(parts.config)
+        with stage("configuration"):
+            config_data = await self._small(parts.config)
         documents[parts.config.digest] = config_data
         config = manifest.parse_config(config_data, f"configuration {parts.config.digest} of {self.ref}")
         self._check(config, parts, where)
@@ -98,7 +101,8 @@ class _Pull:
             )
             for layer, diff_id in zip(parts.layers, config.diff_ids, strict=True)
         ]
-        return await self.register.add(found, jobs, "" if self.ref.digest else str(self.ref), self.report)
+        with stage("layers"):
+            return await self.register.add(found, jobs, "" if self.ref.digest else str(self.ref), self.report)
 
     async def _choose(self, top: Document, documents: dict[str, bytes], depth: int) -> Document:
         """Return the manifest for this machine, going down through indexes."""

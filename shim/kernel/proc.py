@@ -48,6 +48,15 @@ def exit_status_of_zombie(pid: int) -> int | None:
     return int(fields[49]) if fields[0] in ("Z", "X") else None
 
 
+def cgroups(pid: int) -> str:
+    """Return /proc/PID/cgroup (cgroups(7)), empty where there is no such process."""
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 def boot_id() -> str:
     """Return the id of this boot."""
     with open("/proc/sys/kernel/random/boot_id") as file:

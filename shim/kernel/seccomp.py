@@ -134,6 +134,28 @@ def numbers(names: Iterable[str], architecture: str) -> dict[str, int]:
     return {name: number for name, number in found.items() if number != _NO_SUCH_SYSCALL}
 
 
+def name_of(architecture: int, number: int) -> str:
+    """Return the name of a system call, or its number as text where libseccomp knows none.
+
+    Args:
+        architecture: AUDIT_ARCH_* of the kernel, which libseccomp uses as well.
+        number: of the call.
+
+    Raises:
+        Unavailable: libseccomp is not installed.
+    """
+    lib = _library()
+    resolve = lib.seccomp_syscall_resolve_num_arch
+    resolve.restype = ctypes.c_void_p
+    address = resolve(ctypes.c_uint32(architecture), ctypes.c_int(number))
+    if not address:
+        return str(number)
+    try:
+        return ctypes.string_at(address).decode()
+    finally:
+        libc.libc.free(ctypes.c_void_p(address))
+
+
 def _add(lib: ctypes.CDLL, context: int, rule: Rule) -> None:
     number = lib.seccomp_syscall_resolve_name(rule.name.encode())
     if number == _NO_SUCH_SYSCALL:

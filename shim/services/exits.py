@@ -11,9 +11,12 @@ import dataclasses
 import logging
 
 from shim.model.container import ContainerStatus, ExitRecord
+from shim.model.timeline import Entry
+from shim.services import exit_causes
 from shim.services.exit_reasons import UNKNOWN_EXIT_CODE, exit_reason
 from shim.services.node import Node
 from shim.services.sandboxes.teardown import mark_stopped
+from shim.services.timeline import container_keys
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +54,30 @@ def ended(status: ContainerStatus, record: ExitRecord) -> ContainerStatus:
     )
 
 
+def _tell(node: Node, status: ContainerStatus, record: ExitRecord) -> None:
+    """Add the end to the timeline, with its cause as far as it is known."""
+    view = node.records.find_container(record.id)
+    if view is None:
+        return
+    stopping = node.stops.get(record.id)
+    cause = exit_causes.Cause(
+        asked=bool(status.stop_requested_ns) or stopping is not None,
+        killed=stopping is not None and stopping[0].killed,
+        grace_s=stopping[0].timeout_s if stopping is not None else 0,
+        stop_signal=view.spec.stop_signal,
+        memory_limit_bytes=status.resources.memory_limit_bytes,
+        seccomp=view.spec.confinement.seccomp.name if view.spec.confinement is not None else "",
+    )
+    keys = tuple(container_keys(node, record.id))
+    at_ns = record.finished_at_ns or node.now_ns()
+    ok = exit_causes.is_expected(record, cause)
+    node.timeline.add(Entry(at_ns, "exit", keys, exit_causes.describe(record, cause), ok=ok))
+
+
 async def _container_ended(node: Node, record: ExitRecord) -> None:
     status = await node.records.update_container(record.id, lambda status: ended(status, record))
     if status is not None:
+        _tell(node, status, record)
         log.info("container %s ended: exit code %d, %s", record.id, status.exit_code, status.reason)
 
 

@@ -20,6 +20,7 @@ from shim.services.flights import Flights
 from shim.services.locks import Locks
 from shim.services.pools import Pools
 from shim.services.records import Records
+from shim.services.timeline import Timeline
 from shim.services.waiters import Waiters
 from shim.store.layout import Layout
 
@@ -108,6 +109,7 @@ class Node:
         inits: ids of sandboxes whose init runs.
         stops: the stops under way, by container id.
         exec_numbers: numbers for the cgroups of execs, never the same twice in the life of a daemon.
+        timeline: what has happened, for a person who asks.
         send_signal: sends a signal to a process, if it is still the same one.
     """
 
@@ -129,6 +131,7 @@ class Node:
     stops: dict[str, tuple[Stopping, asyncio.Task[None]]] = field(default_factory=dict)
     making: set[str] = field(default_factory=set)
     inits: set[str] = field(default_factory=set)
+    timeline: Timeline = field(default_factory=Timeline)
     exec_numbers: Iterator[int] = field(default_factory=lambda: itertools.count(time.time_ns()))
     now_ns: Callable[[], int] = time.time_ns
     send_signal: Callable[[ProcessRef, int], None] = processes.send_signal
@@ -137,4 +140,5 @@ class Node:
         """End what is under way, in the order in which one thing needs the other; containers go on."""
         await self.flights.close()
         await self.background.close()
+        await self.timeline.close()
         await asyncio.to_thread(self.pools.close)

@@ -13,6 +13,7 @@ class Pools:
         cgroups: making, changing, killing, removing; the kernel may take tens of milliseconds for each.
         files: directories, configuration files and writable layers.
         plans: what takes processor time: seccomp programs, passwd files.
+        journal: writing the timeline down.
         stats: reading numbers, so that a slow read never delays a start.
     """
 
@@ -22,8 +23,9 @@ class Pools:
         self.files = Pool("files", 4)
         self.plans = Pool("plans", 1)
         self.stats = Pool("stats", 1)
+        self.journal = Pool("journal", 1)
 
     def close(self) -> None:
         """Close all of them."""
-        for pool in (self.cgroups, self.files, self.plans, self.stats, self.records):
+        for pool in (self.cgroups, self.files, self.plans, self.stats, self.records, self.journal):
             pool.close()

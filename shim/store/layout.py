@@ -8,6 +8,7 @@
   images/                       see shim.images
   network/                      see shim.network
   quarantine/                   records that could not be read
+  journal/                      what has happened, see shim.store.journal
 <state>  /run/cri-shim          void after a reboot
   supervisor/                   sockets, mode 0700
   exits/<id>.json               ends of processes, written by the supervisor
@@ -67,6 +68,11 @@ class Layout:
     def quarantine(self) -> str:
         """Records that could not be read."""
         return os.path.join(self.root, "quarantine")
+
+    @property
+    def journal(self) -> str:
+        """What has happened, for a person who asks why."""
+        return os.path.join(self.root, "journal")
 
     @property
     def supervisor(self) -> str:

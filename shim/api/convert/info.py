@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
@@ -46,8 +46,13 @@ def _plain(message: Message) -> dict[str, Any]:
     return plain
 
 
-def sandbox_info(details: SandboxDetails) -> dict[str, str]:
-    """Return what PodSandboxStatus tells a person. There is no pause process whose pid could be told."""
+def sandbox_info(details: SandboxDetails, timeline: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+    """Return what PodSandboxStatus tells a person. There is no pause process whose pid could be told.
+
+    Args:
+        details: the sandbox.
+        timeline: what has happened to it, as it is to be shown.
+    """
     view = details.sandbox
     spec, status = view.spec, view.status
     network = status.network
@@ -61,6 +66,7 @@ def sandbox_info(details: SandboxDetails) -> dict[str, str]:
             "runtimeType": RUNTIME_TYPE,
             "cgroupDriver": spec.cgroup_driver,
             "pending": list(status.pending),
+            "timeline": list(timeline),
             "network": {
                 "plugin": spec.network,
                 "ips": list(network.ips) if network else [],
@@ -85,7 +91,9 @@ def sandbox_info(details: SandboxDetails) -> dict[str, str]:
     )
 
 
-def container_info(view: ContainerView, sandbox: SandboxView | None) -> dict[str, str]:
+def container_info(
+    view: ContainerView, sandbox: SandboxView | None, timeline: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, str]:
     """Return what ContainerStatus tells a person."""
     spec, status = view.spec, view.status
     process = status.process if not status.finished_at_ns else None
@@ -99,6 +107,7 @@ def container_info(view: ContainerView, sandbox: SandboxView | None) -> dict[str
             "runtimeType": RUNTIME_TYPE,
             "image": spec.image_id,
             "stopSignal": spec.stop_signal,
+            "timeline": list(timeline),
             "config": _plain(encode_container_config(spec.config)),
             "runtimeSpec": _runtime_spec(view, sandbox),
         }

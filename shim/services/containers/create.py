@@ -23,6 +23,7 @@ from shim.services.undo import Undo
 from shim.services.validate import container as checks
 from shim.services.validate import userns
 from shim.services.views import ContainerView, SandboxView
+from shim.stages import stage
 
 log = logging.getLogger(__name__)
 
@@ -76,19 +77,23 @@ async def _find_or_make(node: Node, sandbox_id: str, config: ContainerConfig) ->
         raise InvalidArgument(f"a privileged container needs a privileged sandbox: {sandbox.spec.id} is none")
     userns.check_container(config, sandbox.spec)
     node.cgroups.check(config.resources)
-    image = node.images.resolve(config.image.image)
-    volumes.declared(config, image)
-    mounted = volumes.resolve_images(node, config)
-    await node.pools.plans.run(volumes.check_sub_paths, node, mounted)
-    spec = await node.pools.plans.run(_resolve, node, sandbox, config, image)
+    with stage("image"):
+        image = node.images.resolve(config.image.image)
+        volumes.declared(config, image)
+        mounted = volumes.resolve_images(node, config)
+        await node.pools.plans.run(volumes.check_sub_paths, node, mounted)
+    with stage("spec"):
+        spec = await node.pools.plans.run(_resolve, node, sandbox, config, image)
     async with Undo(f"container {spec.id}") as undo:
         undo.push("snapshot", lambda: node.pools.files.run(node.images.snapshots.remove, spec.id))
-        spec = await node.pools.files.run(_prepare, node, spec, image, [other for _, other in mounted])
+        with stage("writable layer"):
+            spec = await node.pools.files.run(_prepare, node, spec, image, [other for _, other in mounted])
         async with node.locks.hold(
             sandbox_id
         ):  # a stop of the sandbox sees this container, or this sees the stop
             _ready_sandbox(node, sandbox_id)
-            await node.records.create_container(spec, ContainerStatus(resources=config.resources))
+            with stage("record"):
+                await node.records.create_container(spec, ContainerStatus(resources=config.resources))
         undo.keep()
     log.info("container %s is made: %s", spec.id, _what(config.metadata, sandbox))
     return spec.id

@@ -16,6 +16,7 @@ from shim.services.node import Node
 from shim.services.validate import container as checks
 from shim.services.views import ContainerView, ExecResult
 from shim.services.waiters import comes_first
+from shim.stages import stage
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ async def _run(
     """Runs in a task of its own, so that what was started is ended and put away whoever leaves."""
     deadline = asyncio.get_running_loop().time() + timeout_s if timeout_s > 0 else None
     number = next(node.exec_numbers)
-    place = await node.pools.cgroups.run(node.cgroups.create_exec, view.spec.cgroup, number)
+    with stage("cgroup"):
+        place = await node.pools.cgroups.run(node.cgroups.create_exec, view.spec.cgroup, number)
     exited = node.waiters.expect(exec_id)
     try:
         launch = asyncio.ensure_future(node.launcher.exec(view, exec_id, cmd, place))

@@ -17,6 +17,7 @@ from shim.services.exit_reasons import START_ERROR, START_ERROR_EXIT_CODE
 from shim.services.node import Node
 from shim.services.undo import Undo
 from shim.services.views import ContainerView, SandboxView
+from shim.stages import stage
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,13 @@ async def _start(node: Node, sandbox: SandboxView, view: ContainerView) -> Proce
     async with Undo(f"start of container {view.spec.id}") as undo:
         undo.push("cgroup", lambda: remove_cgroup(node, cgroup))
         if view.spec.log_path:
-            await node.pools.files.run(os.makedirs, os.path.dirname(view.spec.log_path), 0o755, exist_ok=True)
-        place = await node.pools.cgroups.run(_make_cgroup, node, view)
-        process = await node.launcher.container(sandbox.spec, view, place)
+            with stage("log directory"):
+                directory = os.path.dirname(view.spec.log_path)
+                await node.pools.files.run(os.makedirs, directory, 0o755, exist_ok=True)
+        with stage("cgroup"):
+            place = await node.pools.cgroups.run(_make_cgroup, node, view)
+        with stage("process"):
+            process = await node.launcher.container(sandbox.spec, view, place)
         undo.keep()
     return process
 

@@ -20,6 +20,10 @@ class Stopping:
         kill: kill everything in the container at once.
         exited: wait until the container's exit is recorded.
         timeout_s: grace of the first call in seconds; 0 or less is none.
+
+    Attributes:
+        timeout_s: grace of the first call, 0 is none.
+        killed: whether the grace is over and it was killed.
     """
 
     def __init__(
@@ -34,8 +38,9 @@ class Stopping:
         self._exited = exited
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + max(timeout_s, 0.0)
-        self._graceful = timeout_s > 0
+        self.timeout_s = max(timeout_s, 0.0)
         self._shortened = asyncio.Event()
+        self.killed = False
 
     def shorten(self, timeout_s: float) -> None:
         """Bring the end forward, where ``timeout_s`` from now is earlier than what was planned."""
@@ -48,10 +53,11 @@ class Stopping:
         """Stop the container; return when its exit is recorded."""
         exited = asyncio.ensure_future(self._exited())
         try:
-            if self._graceful:
+            if self.timeout_s:
                 await self._send_signal()
                 await self._wait_for_grace(exited)
             while not exited.done():
+                self.killed = True
                 await self._kill()
                 await asyncio.wait((exited,), timeout=_KILL_AGAIN_S)
             await exited

@@ -21,6 +21,7 @@ from shim.services.sandboxes.teardown import HOST_NETWORK
 from shim.services.undo import Undo
 from shim.services.validate import sandbox as checks
 from shim.services.views import SandboxView
+from shim.stages import stage
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ async def _make(node: Node, config: SandboxConfig, handler: str) -> str:
     node.making.add(id_)
     try:
         async with node.locks.hold(id_), Undo(f"sandbox {id_}", _UNDO_TIMEOUT_S) as undo:
-            await node.records.create_sandbox(spec, SandboxStatus(boot_id=node.boot_id))
+            with stage("record"):
+                await node.records.create_sandbox(spec, SandboxStatus(boot_id=node.boot_id))
             undo.push("everything", lambda: teardown.discard(node, spec))
             network = await _build(node, spec)
             await node.records.update_sandbox(
@@ -121,12 +123,16 @@ def plan_spec(
 
 async def _build(node: Node, spec: SandboxSpec) -> NetworkResult | None:
     """Make what the spec names, in the order in which each needs the one before."""
-    await node.pools.files.run(_make_files, node, spec)
-    fds = await namespace_process.make(node, spec)
+    with stage("files"):
+        await node.pools.files.run(_make_files, node, spec)
+    with stage("namespaces"):
+        fds = await namespace_process.make(node, spec)
     try:
         if spec.network == HOST_NETWORK:
             return None
-        network = await node.networks.get(spec.network).setup(_network_request(spec, fds.get("netlink")))
+        with stage(f"network {spec.network}"):
+            request = _network_request(spec, fds.get("netlink"))
+            network = await node.networks.get(spec.network).setup(request)
         await node.launcher.interface_sysctls(spec)
         return network
     finally:

@@ -20,6 +20,7 @@ from shim.model.sandbox import SandboxSpec, SandboxStatus
 from shim.services.containers.stop import stop_container
 from shim.services.node import Node
 from shim.services.sandboxes import namespace_process
+from shim.stages import stage
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,9 @@ async def tear_down(node: Node, spec: SandboxSpec) -> dict[str, Exception]:
             failed[name] = failed["network"]  # the plugin may need the namespace for its next try
             continue
         try:
-            async with asyncio.timeout(_STEP_TIMEOUT_S):
-                await step(node, spec)
+            with stage(name):
+                async with asyncio.timeout(_STEP_TIMEOUT_S):
+                    await step(node, spec)
         except Exception as error:
             log.warning(
                 "sandbox %s: cannot tear down %s: %s", spec.id, name, str(error) or type(error).__name__

@@ -136,6 +136,7 @@ class Daemon:
             "cgroup.parent": self.parent,
             "network.bridge": self.bridge,
             "network.netns_dir": f"{self.scratch}/netns",
+            "network.cni_conf_dirs": [f"{self.scratch}/net.d"],
             "registry.config_path": [f"{self.scratch}/certs.d"],
             "container.cdi_spec_dirs": [f"{self.scratch}/cdi/etc", f"{self.scratch}/cdi/run"],
         }

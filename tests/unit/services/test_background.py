@@ -48,3 +48,25 @@ async def test_close_cancels_what_is_under_way() -> None:
     task = background.task("sleep", asyncio.sleep(10))
     await background.close()
     assert task.cancelled()
+
+
+async def test_what_waits_is_told_with_its_last_error() -> None:
+    gate = asyncio.Event()
+    slept: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        slept.append(delay_s)
+        if len(slept) == 2:
+            await gate.wait()
+
+    async def work() -> bool:
+        raise OSError("no route")
+
+    background = Background(sleep)
+    background.retry("teardown", work)
+    while len(slept) < 2:
+        await asyncio.sleep(0)
+    waiting = background.waiting()["teardown"]
+    assert (waiting.failures, waiting.delay_s, waiting.error) == (2, 2, "no route")
+    await background.close()
+    assert background.waiting() == {}
