@@ -74,6 +74,27 @@ def _ip_address(value: str) -> str:
     return ""
 
 
+def _metrics(value: str) -> str:
+    if not value or value.startswith("/"):
+        return _socket(value)
+    host, _, port = value.rpartition(":")
+    try:
+        address, number = ipaddress.ip_address(host.strip("[]")), int(port)
+    except ValueError:
+        return "must be an address and a port, such as 127.0.0.1:9494, or an absolute path"
+    if not address.is_loopback:
+        return "must be a loopback address: nobody who asks for metrics is asked who he is"
+    return "" if 0 <= number <= 65535 else "must have a port from 0 to 65535"
+
+
+def _endpoint(value: str) -> str:
+    return (
+        ""
+        if not value or re.fullmatch(r"https?://[^/\s]+/?", value)
+        else "must be http:// or https://, host and port"
+    )
+
+
 def _subnet(value: str) -> str:
     if not value:
         return ""
@@ -246,6 +267,27 @@ class SelinuxConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """The daemon's own numbers, for Prometheus."""
+
+    address: str = setting(
+        "", "loopback address and port, such as 127.0.0.1:9494, or path of a socket; empty: none", _metrics
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TracingConfig:
+    """Traces of calls (OpenTelemetry)."""
+
+    endpoint: str = setting(
+        "",
+        "collector that takes OTLP over gRPC, such as http://127.0.0.1:4317; empty: as the environment's"
+        " OTEL_EXPORTER_OTLP_ENDPOINT says, else none",
+        _endpoint,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerConfig:
     """A runtime handler, as RuntimeClass names them."""
 
@@ -272,6 +314,8 @@ class Config:
     streaming: StreamingConfig = StreamingConfig()
     seccomp: SeccompConfig = SeccompConfig()
     selinux: SelinuxConfig = SelinuxConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    tracing: TracingConfig = TracingConfig()
     handlers: Mapping[str, HandlerConfig] = field(default_factory=dict)
 
     @property

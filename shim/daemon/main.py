@@ -20,6 +20,7 @@ from shim.daemon import log as logs
 from shim.daemon import wiring
 from shim.daemon.config import Config
 from shim.daemon.notify import notify
+from shim.daemon.observing import observing
 from shim.services.streams import NodeStreams
 from shim.store import lock
 from shim.store.layout import Layout
@@ -61,10 +62,10 @@ async def _serve(config: Config, layout: Layout) -> None:
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, _on_signal, signal.Signals(number), stopping)
-    async with wiring.open_node(config, layout) as node:
+    async with wiring.open_node(config, layout) as node, observing(config, node) as observers:
         streaming = StreamingServer(NodeStreams(node), wiring.streaming_settings(config))
         await streaming.start()
-        server = Server(node, _spool(layout), config.socket_path, streaming)
+        server = Server(node, _spool(layout), config.socket_path, streaming, observers)
         await server.start()
         # What lives now lives as long as the daemon: no need to look at it in every collection.
         gc.collect()
