@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import sys
+import time
 from typing import Any
 
 import shim
 from shim._proto import api_pb2 as cri
+from shim.images.progress import PullState
 from shim.network.plugin import NetworkCondition
 from shim.services.node import Node
 
@@ -58,6 +60,20 @@ def _handlers(node: Node) -> list[cri.RuntimeHandler]:
     ]
 
 
+def _pull(state: PullState) -> dict[str, Any]:
+    """Return how far a pull is; bytes are compressed ones."""
+    return {
+        "image": state.reference,
+        "seconds": round((time.time_ns() - state.started_at_ns) / 1e9, 1),
+        "callers": state.callers,
+        "fetchedBytes": state.fetched_bytes,
+        "unpackedBytes": state.unpacked_bytes,
+        "totalBytes": state.total_bytes,
+        "layersDone": state.layers_done,
+        "layers": state.layers,
+    }
+
+
 def _info(node: Node, network: NetworkCondition) -> dict[str, str]:
     settings = node.settings
     texts: dict[str, Any] = {
@@ -75,6 +91,7 @@ def _info(node: Node, network: NetworkCondition) -> dict[str, str]:
             "executable": sys.executable,
         },
         "network": {"ready": network.ready, "reason": network.reason, "message": network.message},
+        "pulls": [_pull(state) for state in node.images.pulls()],
         "counts": {
             "sandboxes": len(list(node.records.sandboxes())),
             "containers": len(list(node.records.containers())),

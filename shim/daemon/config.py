@@ -185,6 +185,15 @@ class RegistryConfig:
         "directories with <host>/hosts.toml as containerd reads them, the first hit counts",
         _all_absolute,
     )
+    docker_config: str = setting(
+        "",
+        "file with this node's credentials, as docker login writes it (such as /root/.docker/config.json);"
+        " used where a pull brings none for a host; empty: none",
+        _file,
+    )
+    offline: bool = setting(
+        False, "use no network: a pull returns what is here, or fails; images come by load or watched files"
+    )
     max_downloads: int = setting(4, "blobs fetched at once, over all pulls", _between(1, 64))
     connect_timeout_s: int = setting(
         10, "a registry that takes no connection in time is not there", _at_least(1)

@@ -158,6 +158,8 @@ def _image_settings(config: Config) -> image_settings.Settings:
     registry = config.registry
     return image_settings.Settings(
         config_paths=registry.config_path,
+        docker_config=registry.docker_config,
+        offline=registry.offline,
         max_downloads=registry.max_downloads,
         connect_timeout_s=registry.connect_timeout_s,
         stall_timeout_s=registry.stall_timeout_s,

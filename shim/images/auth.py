@@ -23,6 +23,7 @@ _SCHEME: Final = re.compile(r"\s*([A-Za-z]+)(?:\s+|$)")
 _CLIENT_ID: Final = "cri-shim"
 _EARLY_S: Final = 10.0  # a token that ends so soon is not used any more
 _DEFAULT_LIFE_S: Final = 60.0  # of a token that names none (distribution: token specification)
+_MAX_SCOPES: Final = 10
 _DOCKER_NAMES: Final = frozenset(("docker.io", "index.docker.io", "registry-1.docker.io"))
 
 
@@ -126,6 +127,12 @@ def token_request(
 ) -> TokenRequest:
     """Return how to get the token that a bearer challenge asks for.
 
+    Args:
+        challenge: of the registry.
+        scope: what we need, asked for beside what the challenge names.
+        credential: to be shown; None for an anonymous token.
+        registry_url: whose challenge it is.
+
     Raises:
         Unauthorized: the challenge names no usable place, or one where a secret would travel in the clear.
     """
@@ -138,16 +145,17 @@ def token_request(
             f"{registry_url}: the registry wants credentials sent to {realm!r} without encryption"
         )
     service = [("service", challenge.get("service"))] if challenge.get("service") else []
-    scope = scope or challenge.get("scope")
+    # What the registry asks for is right where it keeps the image under another name, as proxies do.
+    scopes = list(dict.fromkeys((*([scope] if scope else []), *challenge.get("scope").split()[:_MAX_SCOPES])))
     if credential and credential.identity_token:
         form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", credential.identity_token),
             ("client_id", _CLIENT_ID),
-            ("scope", scope),
+            ("scope", " ".join(scopes)),
         ]
         return TokenRequest("POST", realm, (*service, *form))
-    query = [*service, ("scope", scope)] if scope else service
+    query = [*service, *(("scope", each) for each in scopes)]
     if credential and credential.username:
         query.append(("account", credential.username))
         return TokenRequest("GET", realm, tuple(query), credential.basic())

@@ -1,56 +1,71 @@
 """One exchange with one host: send, be let in, follow redirects, judge the status.
 
 Credentials and configured headers go to the host that they are for; a redirect to another host carries none
-of them, nor that host's TLS settings.
+of them, nor the client's certificate. The certificates that the host may be verified by count there too, as
+for containerd: private registries have their storage beside them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
-from collections.abc import AsyncIterator
-from typing import Final
-from urllib.parse import urljoin, urlsplit
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import urlencode, urljoin, urlsplit
 
-from shim.errors import InvalidArgument
+from shim.errors import FailedPrecondition, InvalidArgument
 from shim.images import auth as authentication
-from shim.images import hosts
+from shim.images import failures, hosts, proxies
 from shim.images.connections import Connections
+from shim.images.counters import Counters
+from shim.images.credentials import Found, Keychain
+from shim.images.failures import HostFailed, Kind
 from shim.images.http import httpx
 from shim.model.image import Auth
 
 _MAX_REDIRECTS: Final = 5
 _MAX_TOKEN_BYTES: Final = 1 << 20
-_RETRY_STATUS: Final = frozenset((408, 429))
+_MAX_EXPLANATION_BYTES: Final = 1 << 16
+_EXPLANATION_S: Final = 2.0
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
+
+Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
+"""Hears of connections as they are made (httpcore, "Trace extension")."""
 
 
-class HostFailed(Exception):
-    """One host could not help. ``unavailable``: another try later may."""
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all exchanges of a store use."""
 
-    def __init__(
-        self, why: str, *, unavailable: bool = False, missing: bool = False, denied: bool = False
-    ) -> None:
-        super().__init__(why)
-        self.unavailable = unavailable
-        self.missing = missing
-        self.denied = denied
+    connections: Connections
+    keychain: Keychain
+    counters: Counters
 
 
 class Exchange:
     """Requests about one repository with one caller's credentials.
 
     Args:
-        connections: shared by all.
+        shared: connections, credentials of the node, counters.
         repository: path of the repository, for URLs and the scope of tokens.
         auth: the caller's credentials, None for anonymous.
+        trace: hears of connections; None: nobody does.
     """
 
-    def __init__(self, connections: Connections, repository: str, auth: Auth | None) -> None:
-        self._connections = connections
+    def __init__(
+        self, shared: Shared, repository: str, auth: Auth | None, trace: Trace | None = None
+    ) -> None:
+        self._connections = shared.connections
+        self._keychain = shared.keychain
+        self._counters = shared.counters
         self._repository = repository
         self._auth = auth
+        self._extensions = {"trace": trace} if trace is not None else {}
         self._authorization: dict[str, tuple[str, float]] = {}
+        self._found: dict[str, Found] = {}
         self._login = asyncio.Lock()
 
     @contextlib.asynccontextmanager
@@ -61,19 +76,81 @@ class Exchange:
 
         Raises:
             HostFailed: the host says no, or nothing.
+            InvalidArgument: the caller's credentials are malformed.
         """
-        url = f"{host.base}/{self._repository}/{path}"
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                response = await self._ask(stack, host, method, f"{self._repository}/{path}", headers or {})
+                await self._check_status(response, host, f"{method} /v2/{self._repository}/{path}")
+            except FailedPrecondition as error:  # certificates, a credential helper, a token server
+                kind = Kind.DENIED if isinstance(error, authentication.Unauthorized) else Kind.REFUSED
+                raise self._count(host, HostFailed(str(error), kind, error=error)) from error
+            except HostFailed as failure:
+                raise self._count(host, failure) from failure.__cause__
+            yield response
+
+    def how_let_in(self, host: hosts.Host) -> str:
+        """Return, for people, whose credentials the host was shown; empty if it wanted none."""
+        found = self._found.get(host.netloc)
+        return found.source if found is not None else ""
+
+    def _count(self, host: hosts.Host, failure: HostFailed) -> HostFailed:
+        self._counters.host(host.netloc).failures[failure.kind.name.lower()] += 1
+        return failure
+
+    async def _ask(
+        self,
+        stack: contextlib.AsyncExitStack,
+        host: hosts.Host,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+    ) -> httpx.Response:
+        """Return the answer of a host, of which only the URL may be known and not what it speaks."""
+        if not host.may_speak_tls:
+            return await self._let_in(stack, host, method, path, headers)
+        if self._connections.speaks_tls(host.netloc):
+            return await self._let_in(stack, _over_tls(host), method, path, headers)
+        plain: httpx.Response | None = None
+        try:
+            plain = await self._let_in(stack, host, method, path, headers)
+        except HostFailed as failure:
+            if failure.kind is not Kind.BROKEN:
+                raise
+        if plain is not None and plain.status_code != 400:
+            return plain
+        # As servers answer, or not, when a client speaks plain http to TLS.
+        try:
+            response = await self._let_in(stack, _over_tls(host), method, path, headers)
+        except HostFailed as failure:
+            if plain is None:
+                raise HostFailed(
+                    f"{host.netloc}: it speaks neither http nor https", failure.kind
+                ) from failure
+            return plain
+        self._connections.note_tls(host.netloc)
+        return response
+
+    async def _let_in(
+        self,
+        stack: contextlib.AsyncExitStack,
+        host: hosts.Host,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+    ) -> httpx.Response:
+        """Send a request; where the answer is that we must log in, do, and send it again."""
+        url = f"{host.base}/{path}"
         if host.namespace:
             url += f"?ns={host.namespace}"
-        async with contextlib.AsyncExitStack() as stack:
-            response = await self._send(stack, host, method, url, headers or {})
-            if response.status_code == 401:
-                challenges = authentication.parse_challenges(response.headers.get_list("WWW-Authenticate"))
-                await response.aclose()
-                await self._log_in(host, challenges)
-                response = await self._send(stack, host, method, url, headers or {})
-            _check_status(response, f"{host.netloc}: {method} {urlsplit(url).path}")
-            yield response
+        shown = self._authorization.get(host.netloc)
+        response = await self._send(stack, host, method, url, headers)
+        if response.status_code == 401:
+            challenges = authentication.parse_challenges(response.headers.get_list("WWW-Authenticate"))
+            await response.aclose()
+            await self._log_in(host, challenges, shown)
+            response = await self._send(stack, host, method, url, headers)
+        return response
 
     async def _send(
         self,
@@ -87,32 +164,71 @@ class Exchange:
         for _ in range(_MAX_REDIRECTS):
             split = urlsplit(url)
             is_own = (split.netloc, split.scheme) == own
-            client = await self._connections.client(url, host.tls if is_own else hosts.Tls())
+            tls = host.tls if is_own else replace(host.tls, client=())
             sent = list(headers.items())
             if is_own:
                 sent += host.headers
                 kept = self._authorization.get(host.netloc)
                 if kept is not None and kept[1] > time.monotonic():
                     sent.append(("Authorization", kept[0]))
-            try:
-                response = await client.send(client.build_request(method, url, headers=sent), stream=True)
-            except httpx.HTTPError as error:
-                if is_own and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-                    self._connections.mark(split.netloc, up=False)
-                raise HostFailed(f"{split.netloc}: {say(error)}", unavailable=True) from error
+            response = await self._request(host, is_own, tls, method, url, headers=sent)
             stack.push_async_callback(response.aclose)
-            self._connections.mark(split.netloc, up=True)
-            if response.status_code not in (301, 302, 303, 307, 308) or "Location" not in response.headers:
+            if response.status_code not in _REDIRECTS or "Location" not in response.headers:
                 return response
             await response.aclose()
-            url = urljoin(url, response.headers["Location"])
-            if urlsplit(url).scheme not in ("http", "https"):
-                raise HostFailed(f"{split.netloc}: redirects to {url[:100]!r}")
-        raise HostFailed(f"{own[0]}: redirects more than {_MAX_REDIRECTS} times")
+            try:
+                url = urljoin(url, response.headers["Location"])
+                usable = urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
+            except ValueError:
+                usable = False
+            if not usable:
+                shown = failures.clean(response.headers["Location"])
+                raise HostFailed(f"{split.netloc}: redirects to {shown!r}, which is no URL", Kind.REFUSED)
+        raise HostFailed(f"{own[0]}: redirects more than {_MAX_REDIRECTS} times", Kind.REFUSED)
 
-    async def _log_in(self, host: hosts.Host, challenges: list[authentication.Challenge]) -> None:
-        credential = authentication.credential_for(self._auth, host.netloc)
+    async def _request(
+        self, host: hosts.Host, is_own: bool, tls: hosts.Tls, method: str, url: str, **what: Any
+    ) -> httpx.Response:
+        """Send one request; return the head of its answer."""
+        netloc = urlsplit(url).netloc
+        counters = self._counters.host(netloc)
+        timeout = self._connections.timeout(host.dial_timeout_s)
+        client = await self._connections.client(url, tls)
+        counters.requests += 1
+        begin = time.monotonic()
+        try:
+            request = client.build_request(method, url, timeout=timeout, extensions=self._extensions, **what)
+            response = await client.send(request, stream=True)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            if isinstance(error, httpx.InvalidURL):
+                raise HostFailed(f"{netloc}: no usable URL", Kind.REFUSED) from error
+            proxy = self._connections.proxy(url)
+            through = f" (through the proxy {proxies.show(proxy)})" if proxy else ""
+            why = f"{netloc}{through}: {failures.say(error, timeout)}"
+            kind = failures.kind_of(error)
+            if is_own and kind in (Kind.UNREACHABLE, Kind.SILENT):
+                self._connections.mark_down(url, why)
+            raise HostFailed(why, kind) from error
+        counters.wait_seconds += time.monotonic() - begin
+        if is_own:
+            self._connections.mark_up(url)
+        return response
+
+    async def _log_in(
+        self,
+        host: hosts.Host,
+        challenges: list[authentication.Challenge],
+        refused: tuple[str, float] | None,
+    ) -> None:
+        """Get what the host wants to see instead of ``refused``."""
         async with self._login:
+            if self._authorization.get(host.netloc) != refused:
+                return  # another request has done it meanwhile
+            if host.netloc not in self._found:
+                self._found[host.netloc] = await self._keychain.find(
+                    self._auth, host.netloc, self._repository
+                )
+            credential = self._found[host.netloc].credential
             if credential and credential.registry_token:
                 self._keep(host, f"Bearer {credential.registry_token}")
                 return
@@ -127,7 +243,7 @@ class Exchange:
         offered = ", ".join(challenge.scheme for challenge in challenges) or "nothing"
         raise HostFailed(
             f"{host.netloc}: authorization failed: the registry wants credentials ({offered}), none fit",
-            denied=True,
+            Kind.DENIED,
         )
 
     def _keep(self, host: hosts.Host, value: str, expires_at_s: float = float("inf")) -> None:
@@ -139,58 +255,98 @@ class Exchange:
         challenge: authentication.Challenge,
         credential: authentication.Credential | None,
     ) -> authentication.Token:
+        """Ask the token server that the host names, which may be verified by the host's certificates."""
         scope = f"repository:{self._repository}:pull"
         wanted = authentication.token_request(challenge, scope, credential, host.base)
         where = urlsplit(wanted.url).netloc
-        client = await self._connections.client(wanted.url, host.tls if where == host.netloc else hosts.Tls())
-        headers = {"Authorization": wanted.authorization} if wanted.authorization else {}
+        headers = [("Authorization", wanted.authorization)] if wanted.authorization else []
+        if where == host.netloc:
+            headers += host.headers
+        url = wanted.url
+        what: dict[str, Any] = {"headers": headers}
+        if wanted.method == "POST":
+            what["data"] = _by_name(wanted.parameters)
+        else:
+            url += ("&" if urlsplit(url).query else "?") + urlencode(wanted.parameters)
         try:
-            if wanted.method == "POST":
-                response = await client.post(wanted.url, data=dict(wanted.parameters), headers=headers)
-            else:
-                response = await client.get(wanted.url, params=list(wanted.parameters), headers=headers)
-        except httpx.HTTPError as error:
-            raise HostFailed(f"{where}: cannot get a token: {say(error)}", unavailable=True) from error
-        if response.status_code >= 500:
-            raise HostFailed(f"{where}: cannot get a token: HTTP {response.status_code}", unavailable=True)
-        if response.status_code != 200 or len(response.content) > _MAX_TOKEN_BYTES:
+            response = await self._request(host, False, host.tls, wanted.method, url, **what)
+        except HostFailed as failure:
             raise HostFailed(
-                f"{where}: authorization failed: no token for {scope}: HTTP {response.status_code}",
-                denied=True,
-            )
-        return authentication.parse_token(response.content, time.monotonic(), where)
+                f"{failure}, asked for a token for {host.netloc}",
+                failure.kind,
+                retry_after_s=failure.retry_after_s,
+            ) from failure
+        try:
+            if response.status_code != 200:
+                what_failed = f"{where}: no token for {scope} of {host.netloc}"
+                raise await _refusal(response, what_failed)
+            body = await read_body(response, where, _MAX_TOKEN_BYTES, "a token")
+        except InvalidArgument as error:
+            raise HostFailed(str(error), Kind.DENIED) from error
+        finally:
+            await response.aclose()
+        self._counters.host(host.netloc).tokens += 1
+        return authentication.parse_token(body, time.monotonic(), where)
+
+    async def _check_status(self, response: httpx.Response, host: hosts.Host, what: str) -> None:
+        if response.status_code not in (200, 206):
+            raise await _refusal(response, f"{host.netloc}: {what}")
 
 
-def say(error: httpx.HTTPError) -> str:
-    """Return what went wrong, for a message."""
-    if isinstance(error, httpx.ConnectTimeout):
-        return "no connection within the time limit"
-    if isinstance(error, httpx.TimeoutException):
-        return "no byte within the time limit"
-    return str(error) or type(error).__name__
+def _over_tls(host: hosts.Host) -> hosts.Host:
+    """Return the host with TLS; on loopback nobody can be in between, so there it need not be verified."""
+    tls = host.tls if host.tls != hosts.Tls() else hosts.Tls(skip_verify=True)
+    return replace(host, base=f"https:{host.base.removeprefix('http:')}", tls=tls, may_speak_tls=False)
 
 
-def _check_status(response: httpx.Response, what: str) -> None:
+def _by_name(parameters: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in parameters:
+        found.setdefault(name, []).append(value)
+    return found
+
+
+async def _refusal(response: httpx.Response, what: str) -> HostFailed:
+    """Return what a status that is no success means, with what the registry says about it."""
     code = response.status_code
-    if code in (200, 206):
-        return
     if code == 404:
-        raise HostFailed(f"{what}: not found", missing=True)
+        return HostFailed(f"{what}: not found", Kind.MISSING)
+    told = await _explanation(response)
+    why = f"HTTP {code} {failures.clean(response.reason_phrase)}".rstrip() + (f": {told}" if told else "")
     if code in (401, 403):
-        raise HostFailed(f"{what}: authorization failed: HTTP {code}", denied=True)
-    raise HostFailed(
-        f"{what}: HTTP {code} {response.reason_phrase}", unavailable=code in _RETRY_STATUS or code >= 500
-    )
+        return HostFailed(f"{what}: authorization failed: {why}", Kind.DENIED)
+    retry_after_s = failures.parse_retry_after(response.headers.get("Retry-After", ""))
+    if code in (408, 429):
+        later = f"; it wants to be asked again in {retry_after_s:.0f} s" if retry_after_s else ""
+        return HostFailed(f"{what}: {why}{later}", Kind.BUSY, retry_after_s=retry_after_s)
+    kind = Kind.ERROR if code >= 500 else Kind.REFUSED
+    return HostFailed(f"{what}: {why}", kind, retry_after_s=retry_after_s if code == 503 else 0.0)
 
 
-async def read_body(response: httpx.Response, netloc: str, limit: int) -> bytes:
+async def _explanation(response: httpx.Response) -> str:
+    """Return the message of an error's body (distribution specification, "Error codes"); empty if none."""
+    body = bytearray()
+    with contextlib.suppress(httpx.HTTPError, TimeoutError, ValueError, RecursionError, LookupError):
+        async with asyncio.timeout(_EXPLANATION_S):
+            async for data in response.aiter_raw():
+                body += data
+                if len(body) > _MAX_EXPLANATION_BYTES:
+                    return ""
+        first = json.loads(body)["errors"][0]
+        texts = [first.get("code", ""), first.get("message", "")] if isinstance(first, dict) else []
+        return failures.clean(": ".join(text for text in texts if isinstance(text, str) and text))
+    return ""
+
+
+async def read_body(response: httpx.Response, netloc: str, limit: int, what: str = "a manifest") -> bytes:
     """Return a whole body of at most ``limit`` bytes."""
     body = bytearray()
     try:
         async for data in response.aiter_raw():
             body += data
             if len(body) > limit:
-                raise InvalidArgument(f"{netloc}: a manifest of more than {limit} bytes is refused")
+                raise InvalidArgument(f"{netloc}: {what} of more than {limit} bytes is refused")
     except httpx.HTTPError as error:
-        raise HostFailed(f"{netloc}: the transfer broke: {say(error)}", unavailable=True) from error
+        why = failures.say(error, httpx.Timeout(**response.request.extensions["timeout"]))
+        raise HostFailed(f"{netloc}: the transfer broke: {why}", failures.kind_of(error)) from error
     return bytes(body)

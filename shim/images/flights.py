@@ -27,6 +27,10 @@ class Flights(Generic[T]):
         """Tell whether a call for ``key`` is under way, so that ``join`` would share it."""
         return key in self._flights
 
+    def callers(self, key: str) -> int:
+        """Return how many wait for the call for ``key``."""
+        return self._flights[key].callers if key in self._flights else 0
+
     async def join(self, key: str, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what the call for ``key`` under way returns, or make it with ``start``."""
         flight = self._flights.get(key)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shim.errors import InvalidArgument, ResourceExhausted, ShimError
+from shim.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, ShimError
 from shim.images import assembly, deferred, layers
 from shim.images.flights import Flights, to_the_end
 from shim.images.layers import LayerStore
@@ -31,11 +31,14 @@ class LayerJob:
         wanted: what it must be.
         source: gives its bytes; nothing is fetched before the first is asked for.
         item: name for progress.
+        judge: is told that what came is not what was wanted; returns the error to raise, or None where
+            ``source`` would now get it elsewhere.
     """
 
     wanted: Wanted
     source: Source
     item: str
+    judge: Callable[[ShimError], ShimError | None] = lambda error: error
 
 
 class Ingest:
@@ -90,10 +93,7 @@ class Ingest:
     ) -> None:
         chain_id = chain_ids[-1]
         self._hub.report(chain_id, job.item, "waiting", 0, job.wanted.size)
-        source = job.source()
-        if not isinstance(source, Part):
-            source = self._counted(source, chain_id, job)
-        directory, unpacked = await self._unpack(source, job.wanted, {})
+        directory, unpacked = await self._fetch(job, chain_id)
         try:
             if unpacked.deferred:
                 for task in below:
@@ -105,6 +105,17 @@ class Ingest:
             await self._discard(directory)
             raise out_of_room(error) from error
         self._hub.report(chain_id, job.item, "done", job.wanted.size, job.wanted.size)
+
+    async def _fetch(self, job: LayerJob, chain_id: str) -> tuple[str, Unpacked]:
+        while True:
+            source = job.source()
+            if not isinstance(source, Part):
+                source = self._counted(source, chain_id, job)
+            try:
+                return await self._unpack(source, job.wanted, {})
+            except FailedPrecondition as error:
+                if (verdict := job.judge(error)) is not None:
+                    raise verdict from error
 
     async def _unpack(
         self, source: AsyncGenerator[bytes, None] | Part, wanted: Wanted, aliases: Mapping[str, str]

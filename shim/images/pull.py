@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import hashlib
+import logging
+import time
 from dataclasses import dataclass
 from typing import Final
 
-from shim.errors import FailedPrecondition, InvalidArgument, NotFound
-from shim.images import digest, hosts, manifest, platforms, reference
-from shim.images.connections import Connections
+from shim.errors import FailedPrecondition, InvalidArgument, NotFound, ShimError
+from shim.images import hosts, manifest, platforms, reference
+from shim.images.counters import Counters
+from shim.images.exchange import Shared
 from shim.images.flights import Flights
 from shim.images.ingest import LayerJob
-from shim.images.progress import ProgressHub, Report
+from shim.images.progress import ProgressHub, PullState, Report, Tracker
 from shim.images.register import Found, Register
 from shim.images.registry import Document, Session
 from shim.images.settings import Settings
 from shim.images.unpackers import Wanted
-from shim.model.image import Auth, Descriptor, Image
+from shim.model.image import Auth, Image
 from shim.stages import stage
 from shim.threads import Pool
+
+log = logging.getLogger(__name__)
 
 _MAX_NESTED: Final = 3
 
@@ -28,15 +34,26 @@ _MAX_NESTED: Final = 3
 class Puller:
     """Pulls images; calls for the same image with the same credentials share one pull."""
 
-    def __init__(
-        self, settings: Settings, connections: Connections, threads: Pool, register: Register
-    ) -> None:
+    def __init__(self, settings: Settings, shared: Shared, threads: Pool, register: Register) -> None:
         self._settings = settings
-        self._connections = connections
+        self._shared = shared
         self._threads = threads
         self._register = register
         self._flights: Flights[Image] = Flights()
         self._hub = ProgressHub()
+        self._under_way: dict[str, tuple[Tracker, Session]] = {}
+
+    @property
+    def counters(self) -> Counters:
+        """Numbers since the start."""
+        return self._shared.counters
+
+    def under_way(self) -> list[PullState]:
+        """Return how far each pull is, the oldest first."""
+        return [
+            tracker.state(self._flights.callers(key), session.fetched_bytes)
+            for key, (tracker, session) in self._under_way.items()
+        ]
 
     async def pull(self, text: str, auth: Auth | None, report: Report | None) -> Image:
         """Return the image, fetched as far as it is not here.
@@ -45,24 +62,68 @@ class Puller:
             InvalidArgument: the reference or what it leads to is malformed.
             NotFound: no registry has it.
             RegistryUnavailable: a registry did not answer.
-            FailedPrecondition: content is not what its digest says, or we are not let in.
+            FailedPrecondition: content is not what its digest says, we are not let in, or this node is
+                offline and does not have the image.
             ResourceExhausted: the disk is full.
         """
         ref = reference.parse(text).canonical()
+        if self._settings.offline:
+            return self._find_here(ref)
         key = f"{ref} {_fingerprint(auth)}"
+        self.counters.joined += self._flights.is_flying(key)
         with self._hub.listen((key,), report):
-            return await self._flights.join(
-                key, functools.partial(self._pull, ref, auth, self._hub.relay(key))
-            )
+            return await self._flights.join(key, functools.partial(self._counted, ref, auth, key))
 
-    async def _pull(self, ref: reference.Reference, auth: Auth | None, report: Report) -> Image:
-        servers = await self._threads.run(hosts.load, self._settings.config_paths, ref.domain)
-        session = Session(self._connections, ref, auth, servers)
-        if not ref.digest and (known := self._register.by_tag(str(ref))) is not None:
+    def _find_here(self, ref: reference.Reference) -> Image:
+        known = self._register.find(str(ref))
+        if known is None:
+            raise FailedPrecondition(
+                f'cannot pull "{ref}": it is not here, and this node is offline by its configuration'
+                " (registry.offline = true); bring it in with 'cri-shim image load'"
+            )
+        return known
+
+    async def _counted(self, ref: reference.Reference, auth: Auth | None, key: str) -> Image:
+        """Pull, and keep the numbers."""
+        counters = self.counters
+        counters.pulls += 1
+        begin = time.monotonic()
+        try:
+            image = await self._pull(ref, auth, key)
+        except asyncio.CancelledError:
+            counters.failed["cancelled"] += 1
+            raise
+        except (ShimError, OSError) as error:
+            counters.failed[type(error).__name__] += 1
+            raise
+        finally:
+            self._under_way.pop(key, None)
+        counters.succeeded += 1
+        counters.seconds += time.monotonic() - begin
+        return image
+
+    async def _pull(self, ref: reference.Reference, auth: Auth | None, key: str) -> Image:
+        found = await self._threads.run(hosts.look_up, self._settings.config_paths, ref.domain)
+        for warning in found.warnings:
+            log.warning("%s", warning)
+        session = Session(self._shared, ref, auth, found.hosts)
+        tracker = Tracker(str(ref))
+        self._under_way[key] = tracker, session
+        if (known := self._register.find(str(ref))) is not None:
             now = await session.head()
             if now is not None and str(ref.with_digest(now.digest)) in known.repo_digests:
+                self.counters.unchanged += 1
                 return known
-        return await _Pull(session, ref, self._register, report).run()
+        relay = self._hub.relay(key)
+
+        def report(item: str, phase: str, done_bytes: int, total_bytes: int) -> None:
+            tracker.hear(item, phase, done_bytes, total_bytes)
+            relay(item, phase, done_bytes, total_bytes)
+
+        image = await _Pull(session, ref, self._register, report, tracker).run()
+        self.counters.layers_fetched += tracker.fetched_layers()
+        self.counters.layers_present += tracker.count - tracker.fetched_layers()
+        return image
 
 
 @dataclass(slots=True)
@@ -71,6 +132,7 @@ class _Pull:
     ref: reference.Reference
     register: Register
     report: Report
+    tracker: Tracker
 
     async def run(self) -> Image:
         with stage("resolve"):
@@ -80,7 +142,7 @@ class _Pull:
         where = f"manifest {chosen.descriptor.digest} of {self.ref}"
         parts = manifest.parse_manifest(chosen.data, where)
         with stage("configuration"):
-            config_data = await self._small(parts.config)
+            config_data = await self.session.content(parts.config, f"configuration of {self.ref}")
         documents[parts.config.digest] = config_data
         config = manifest.parse_config(config_data, f"configuration {parts.config.digest} of {self.ref}")
         self._check(config, parts, where)
@@ -93,11 +155,13 @@ class _Pull:
             documents=documents,
             repo_digest=str(self.ref.with_digest(top.descriptor.digest)),
         )
+        self.tracker.count = len(parts.layers)
         jobs = [
             LayerJob(
                 Wanted(layer.digest, layer.size, diff_id),
                 functools.partial(self.session.blob, layer),
                 layer.digest,
+                functools.partial(self.session.blame, layer),
             )
             for layer, diff_id in zip(parts.layers, config.diff_ids, strict=True)
         ]
@@ -118,14 +182,6 @@ class _Pull:
                 documents[document.descriptor.digest] = document.data
                 return await self._choose(document, documents, depth - 1)
         raise _no_platform(self.ref, where)
-
-    async def _small(self, descriptor: Descriptor) -> bytes:
-        data = bytearray()
-        async with contextlib.aclosing(self.session.blob(descriptor)) as stream:
-            async for piece in stream:
-                data += piece
-        digest.verify(bytes(data), descriptor.digest, f"configuration of {self.ref}")
-        return bytes(data)
 
     def _check(self, config: manifest.Config, parts: manifest.Manifest, where: str) -> None:
         if len(config.diff_ids) != len(parts.layers):

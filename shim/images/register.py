@@ -65,9 +65,16 @@ class Register:
         self._threads = threads
         self._changing = asyncio.Lock()
 
-    def by_tag(self, name: str) -> Image | None:
-        """Return the image with a full reference, if it is here."""
-        return self._catalog.by_tag(name)
+    def find(self, reference: str) -> Image | None:
+        """Return the image with a full reference, with tag or digest, if it is here."""
+        return next(
+            (
+                image
+                for image in self._catalog.images()
+                if reference in (*image.repo_tags, *image.repo_digests)
+            ),
+            None,
+        )
 
     async def add(self, found: Found, jobs: Sequence[LayerJob], tag: str, report: Report | None) -> Image:
         """Bring an image in and name it; return when it is durable.

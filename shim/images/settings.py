@@ -16,6 +16,8 @@ class Settings:
     Attributes:
         config_paths: directories with ``<host>/hosts.toml``; the first that has the host counts.
         max_downloads: blobs fetched and unpacked at once, over all pulls; each has a process of its own.
+        docker_config: file with credentials of this node, as docker writes it; empty for none.
+        offline: the network is not to be used.
         stall_timeout_s: a transfer without a byte for so long fails.
         connect_timeout_s: a registry that takes no connection for so long is not there.
         max_entries, max_layer_bytes: what one unpacked layer may have; bombs stop there.
@@ -23,6 +25,8 @@ class Settings:
     """
 
     config_paths: tuple[str, ...] = ("/etc/cri-shim/certs.d", "/etc/containerd/certs.d")
+    docker_config: str = ""
+    offline: bool = False
     max_downloads: int = 4
     stall_timeout_s: float = 60.0
     connect_timeout_s: float = 10.0

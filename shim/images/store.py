@@ -13,10 +13,13 @@ from shim.images import export
 from shim.images.blobs import BlobStore
 from shim.images.catalog import Catalog
 from shim.images.connections import Connections
+from shim.images.counters import Counters
+from shim.images.credentials import Keychain
+from shim.images.exchange import Shared
 from shim.images.ingest import Ingest, out_of_room
 from shim.images.layers import LayerStore
 from shim.images.load import Loader
-from shim.images.progress import Report
+from shim.images.progress import PullState, Report
 from shim.images.pull import Puller
 from shim.images.register import Register
 from shim.images.settings import Settings
@@ -56,12 +59,14 @@ class ImageStore:
         self._snapshots = Snapshots(root, self._layers)
         self._unpackers = Unpackers(settings, self._threads)
         self._connections = Connections(settings, self._threads)
+        self._keychain = Keychain(settings.docker_config, self._threads)
         ingest = Ingest(settings, self._layers, self._threads, Syncer(root, self._threads), self._unpackers)
         self._register = Register(
             self._catalog, self._layers, self._blobs, self._snapshots, ingest, self._threads
         )
         self._snapshots.on_release(self._register.collect)
-        self._puller = Puller(settings, self._connections, self._threads, self._register)
+        shared = Shared(self._connections, self._keychain, Counters())
+        self._puller = Puller(settings, shared, self._threads, self._register)
         self._loader = Loader(root, settings, self._threads, self._register)
         self._measuring: asyncio.Task[None] | None = None
         self._cleaning: asyncio.Task[None] | None = None
@@ -100,6 +105,7 @@ class ImageStore:
                 await asyncio.wait({task})
         await self._unpackers.close()
         await self._connections.close()
+        await asyncio.to_thread(self._keychain.close)
         await asyncio.to_thread(self._threads.close)
 
     async def pull(
@@ -108,6 +114,15 @@ class ImageStore:
         """Fetch an image; see ``pull.Puller.pull``. Images are the same for every handler."""
         log.debug("pull %s for handler %r", reference, handler)
         return await self._puller.pull(reference, auth, progress)
+
+    def pulls(self) -> Sequence[PullState]:
+        """Return how far each pull under way is."""
+        return self._puller.under_way()
+
+    @property
+    def counters(self) -> Counters:
+        """Numbers of pulls since the store was made."""
+        return self._puller.counters
 
     def resolve(self, text: str) -> Image:
         """Return the image that a name, digest reference, id or prefix of an id means; NotFound if none."""

@@ -264,6 +264,12 @@ def tools() -> Any:
     return Tools
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once where a registry failed."""
+    monkeypatch.setattr("shim.images.failures._BACKOFF_S", 0.001)
+
+
 @pytest.fixture
 def certs(tmp_path: Path) -> Path:
     path = tmp_path / "certs.d"

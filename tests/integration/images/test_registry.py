@@ -287,9 +287,8 @@ async def test_a_broken_transfer_goes_on_where_it_broke(store: ImageStore, tools
 
 
 async def test_what_came_before_a_registry_failed_waits_for_the_next_try(
-    open_store: Any, tools: Any, fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_store: Any, tools: Any, fakes: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("shim.images.registry._BACKOFF_S", 0.001)
     registry = fakes()
     built = tools.image(*(tools.tar((f"f{number}", os.urandom(1000))) for number in range(2)))
     registry.offer(built)

@@ -75,6 +75,18 @@ def test_a_token_is_asked_for_by_get_or_with_an_identity_token_by_post() -> None
     assert "refresh" not in repr(posted).replace("refresh_token", "")
 
 
+def test_what_the_registry_names_as_scope_is_asked_for_too() -> None:
+    asks = auth.Challenge(
+        "bearer", (("realm", "https://t/token"), ("scope", "own repository:proxy/app:pull"))
+    )
+    anonymous = auth.token_request(asks, "own", None, URL)
+    assert anonymous.parameters == (("scope", "own"), ("scope", "repository:proxy/app:pull"))
+    posted = auth.token_request(asks, "own", auth.Credential(identity_token="x"), URL)
+    assert ("scope", "own repository:proxy/app:pull") in posted.parameters
+    many = auth.Challenge("bearer", (*asks.parameters[:1], ("scope", " ".join(map(str, range(1000))))))
+    assert len(auth.token_request(many, "own", None, URL).parameters) == 11
+
+
 @pytest.mark.parametrize("realm", ["", "file:///etc/passwd", "https://", "http://t/token"])
 def test_a_place_where_secrets_must_not_go_is_refused(realm: str) -> None:
     with pytest.raises(auth.Unauthorized):

@@ -24,7 +24,10 @@ def parse(text: str, domain: str = "registry.example") -> tuple[hosts.Host, ...]
     ],
 )
 def test_without_a_file_the_registry_itself_is_asked(domain: str, base: str) -> None:
-    assert hosts.load((), domain) == (hosts.Host(base),)
+    (host,) = hosts.load((), domain)
+    assert host.base == base
+    assert host.may_speak_tls == base.startswith("http:")
+    assert host == hosts.Host(base, may_speak_tls=host.may_speak_tls)
 
 
 def test_mirrors_come_in_the_order_of_the_file_and_the_server_last() -> None:
@@ -79,7 +82,18 @@ def test_certificates_are_taken_from_the_directory_of_the_file() -> None:
         '[host."https://a"]\ncapabilities = ["fly"]',
         '[host."https://a"]\nca = 1',
         '[host."https://a"]\nclient = [["a", "b", "c"]]',
+        '[host."https://a"]\nclient = [["only one"]]',
         '[host."https://a"]\nheader = 1',
+        '[host."https://a"]\nskip_verify = "yes"',
+        '[host."https://a"]\noverride_path = 1',
+        '[host."https://a"]\ndial_timeout = "5"',
+        '[host."https://a"]\ndial_timeout = 5',
+        '[host."https://a"]\ndial_timeout = "-1s"',
+        '[host."https://a"]\ndial_timeout = "5s later"',
+        '[host."https://me:secret@a"]',
+        '[host."https://a:port"]',
+        '[host."https://a/?b=c"]',
+        "a = [" * 3000,
     ],
 )
 def test_a_malformed_file_is_named(text: str) -> None:
@@ -106,4 +120,60 @@ def test_a_directory_without_file_has_certificates_as_docker_has_them(tmp_path: 
         (directory / name).touch()
     (host,) = hosts.load((str(tmp_path),), "registry.example")
     assert host.tls.ca == (str(directory / "a.crt"),)
-    assert host.tls.client == ((str(directory / "b.cert"), str(directory / "b.key")),)
+    assert host.tls.client == (
+        (str(directory / "b.cert"), str(directory / "b.key")),
+        (str(directory / "lonely.cert"), ""),  # it may have the key inside
+    )
+    (directory / "hosts.toml").touch()
+    assert hosts.load((str(tmp_path),), "registry.example") == (host,)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5s", 5.0), ("500ms", 0.5), ("1m30s", 90.0), ("1.5h", 5400.0), ("", 0.0)]
+)
+def test_a_dial_timeout_is_written_as_go_writes_durations(text: str, seconds: float) -> None:
+    mirror, own = parse(f'dial_timeout = "{text}"\n[host."a"]\ndial_timeout = "{text}"')
+    assert mirror.dial_timeout_s == own.dial_timeout_s == pytest.approx(seconds)
+
+
+def test_urls_are_read_as_containerd_reads_them() -> None:
+    found = parse(
+        """
+        [host."a.example"]
+        capabilities = []
+        [host."localhost:5000"]
+        capabilities = ["Pull"]
+        [host."http://b.example//x/../y/"]
+        [host."https://c.example/"]
+        override_path = true
+        """
+    )
+    assert [host.base for host in found[:-1]] == [
+        "https://a.example/v2",
+        "https://localhost:5000/v2",
+        "http://b.example/y/v2",
+        "https://c.example",
+    ]
+    assert {hosts.PULL, hosts.RESOLVE} < found[0].capabilities
+    assert found[1].capabilities == {hosts.PULL}
+
+
+def test_certificates_for_a_host_of_http_mean_that_it_may_speak_tls() -> None:
+    first, second, _ = parse('[host."http://a"]\nca = "x"\n[host."http://b"]')
+    assert first.may_speak_tls
+    assert not second.may_speak_tls
+
+
+def test_a_word_that_means_nothing_is_told(tmp_path: Path) -> None:
+    directory = tmp_path / "_default"
+    directory.mkdir()
+    (directory / "hosts.toml").write_text('sever = "x"\n[host."https://a"]\nskip-verify = true\n')
+    found = hosts.look_up((str(tmp_path / "none"), str(tmp_path)), "registry.example")
+    assert found.source == str(directory / "hosts.toml")
+    assert found.tried == (
+        *(str(tmp_path / "none" / name) for name in ("registry.example", "_default")),
+        str(tmp_path / "registry.example"),
+    )
+    assert len(found.warnings) == 2
+    assert "unknown key 'sever'" in found.warnings[0]
+    assert "skip-verify" in found.warnings[1]
