@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from shim.images.progress import Report
+from shim.images.counters import Counters
+from shim.images.progress import PullState, Report
 from shim.model.cgroup import DeviceRule, Place
 from shim.model.container import ProcessRef
 from shim.model.image import Auth, Image
@@ -120,6 +121,13 @@ class Images(Protocol):
         self, reference: str, auth: Auth | None, *, progress: Report | None = None, handler: str = ""
     ) -> Image:
         """Fetch an image."""
+
+    def pulls(self) -> Sequence[PullState]:
+        """Return how far each pull under way is."""
+
+    @property
+    def counters(self) -> Counters:
+        """Numbers of pulls since the store was made."""
 
     def resolve(self, text: str) -> Image:
         """Return the image with this name, digest, id or prefix of an id."""
