@@ -17,8 +17,8 @@ from shim.errors import KernelError
 
 log = logging.getLogger(__name__)
 
-_FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_MODE: Final = 0o640
+LOG_FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+LOG_MODE: Final = 0o640
 
 
 class LogFile:
@@ -83,10 +83,10 @@ class LogFile:
 
     def _open(self) -> int:
         try:
-            fd = os.open(self._path, _FLAGS, _MODE)
+            fd = os.open(self._path, LOG_FLAGS, LOG_MODE)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(self._path), 0o755, exist_ok=True)
-            fd = os.open(self._path, _FLAGS, _MODE)
+            fd = os.open(self._path, LOG_FLAGS, LOG_MODE)
         kind = os.fstat(fd).st_mode
         if not stat.S_ISREG(kind) and not stat.S_ISCHR(kind):
             os.close(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -18,6 +19,7 @@ from shim.services.node import Node
 from shim.services.undo import Undo
 from shim.services.views import ContainerView, SandboxView
 from shim.stages import stage
+from shim.supervisor.logfile import LOG_FLAGS, LOG_MODE
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +70,24 @@ async def _start(node: Node, sandbox: SandboxView, view: ContainerView) -> Proce
     async with Undo(f"start of container {view.spec.id}") as undo:
         undo.push("cgroup", lambda: remove_cgroup(node, cgroup))
         if view.spec.log_path:
-            with stage("log directory"):
-                directory = os.path.dirname(view.spec.log_path)
-                await node.pools.files.run(os.makedirs, directory, 0o755, exist_ok=True)
+            with stage("log file"):
+                await node.pools.files.run(_make_log, view.spec.log_path)
         with stage("cgroup"):
             place = await node.pools.cgroups.run(_make_cgroup, node, view)
         with stage("process"):
             process = await node.launcher.container(sandbox.spec, view, place)
         undo.keep()
     return process
+
+
+def _make_log(path: str) -> None:
+    """Make the log file, so that it is there when StartContainer returns, however busy the logger is.
+
+    Blocking. What is no place for a log costs the output, not the start: the logger tells of it.
+    """
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, LOG_FLAGS, LOG_MODE))
 
 
 def _make_cgroup(node: Node, view: ContainerView) -> Place:

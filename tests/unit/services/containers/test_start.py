@@ -1,10 +1,11 @@
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
 
 from shim.errors import ExecFailed, FailedPrecondition, KernelError, NotFound, StateError
-from shim.model.container import ContainerState
+from shim.model.container import ContainerMetadata, ContainerState
 from shim.model.resources import Resources
 from shim.services.containers.create import create_container
 from shim.services.containers.start import start_container
@@ -27,6 +28,19 @@ async def test_it_runs_within_its_limits(bench: Any) -> None:
     assert view.status.process is not None
     assert view.status.process.pid == bench.world.running[id_].pid
     assert bench.cgroups.limits[f"/cri-shim/{id_}"].memory_limit_bytes == 1 << 20
+
+
+async def test_the_log_is_there_when_it_runs_whatever_the_logger_does(bench: Any) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox(log_directory=str(bench.tmp_path)))
+    for name in ("new", "there"):
+        (bench.tmp_path / "there").write_text("earlier\n")
+        asked = dataclasses.replace(bench.container(log_path=name), metadata=ContainerMetadata(name))
+        await start_container(bench.node, await create_container(bench.node, sandbox, asked))
+    assert (bench.tmp_path / "new").read_text() == ""
+    assert (bench.tmp_path / "there").read_text() == "earlier\n"
+    (bench.tmp_path / "directory").mkdir()
+    asked = dataclasses.replace(bench.container(log_path="directory"), metadata=ContainerMetadata("no place"))
+    await start_container(bench.node, await create_container(bench.node, sandbox, asked))
 
 
 @pytest.mark.parametrize(
