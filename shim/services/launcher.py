@@ -261,7 +261,8 @@ class Launcher:
     def _confinement(self, spec: ContainerSpec) -> Confinement:
         if spec.confinement is not None:
             return spec.confinement
-        return profiles_of(self._settings, self._layout.profiles, spec.config.security)
+        mask, _, _ = plan_capabilities(spec.config.security, self._available)
+        return profiles_of(self._settings, self._layout.profiles, spec.config.security, mask)
 
     def _warn(self, what: str, child: Child) -> None:
         """Log what could not be had; a lack of the node as a warning the first time only."""

@@ -29,8 +29,8 @@ def resolve(settings: Settings, profiles: str, config: ContainerConfig, sandbox:
         InvalidArgument, Unimplemented: it can never be done.
         FailedPrecondition: a profile is missing on this node.
     """
-    confinement = profiles_of(settings, profiles, config.security)
     mask, _, _ = plan_capabilities(config.security, capabilities.bounding_set())
+    confinement = profiles_of(settings, profiles, config.security, mask)
     seccomp.program(profiles, confinement, mask)
     labels = _labels(settings, config, sandbox)
     if labels is None:
@@ -38,14 +38,22 @@ def resolve(settings: Settings, profiles: str, config: ContainerConfig, sandbox:
     return dataclasses.replace(confinement, process_label=str(labels.process), mount_label=str(labels.mount))
 
 
-def profiles_of(settings: Settings, profiles: str, security: ContainerSecurity) -> Confinement:
-    """Return the profiles of seccomp and AppArmor that are asked for, as ``resolve`` does. Blocking."""
+def profiles_of(settings: Settings, profiles: str, security: ContainerSecurity, mask: int) -> Confinement:
+    """Return the profiles of seccomp and AppArmor that are asked for, as ``resolve`` does. Blocking.
+
+    Args:
+        settings: of the node.
+        profiles: directory in which texts of profiles are kept.
+        security: the request.
+        mask: the capabilities that it comes to.
+    """
+    named = apparmor.plan(security, apparmor.look())
     asked = seccomp.asked(security, settings.seccomp_default)
     localhost = asked.profile_type is ProfileType.LOCALHOST
     return Confinement(
         seccomp=asked.profile_type,
-        seccomp_digest=seccomp.keep(profiles, asked.localhost_ref) if localhost else "",
-        apparmor=apparmor.plan(security, apparmor.look()),
+        seccomp_digest=seccomp.keep(profiles, asked.localhost_ref, mask) if localhost else "",
+        apparmor=named,
     )
 
 

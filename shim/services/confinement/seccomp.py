@@ -51,13 +51,20 @@ def asked(security: ContainerSecurity, default: ProfileType) -> SecurityProfile:
     return profile
 
 
-def keep(directory: str, path: str) -> str:
-    """Keep the text of a profile of the node; return its digest. Blocking.
+def keep(directory: str, path: str, mask: int) -> str:
+    """Keep the text of a profile of the node, if it is one; return its digest. Blocking.
+
+    Args:
+        directory: where texts are kept.
+        path: of the profile.
+        mask: capabilities of who is going to have it.
 
     Raises:
-        FailedPrecondition: there is no such file, or it cannot be read. InvalidArgument: it is too long.
+        FailedPrecondition: there is no such file, or it cannot be read.
+        InvalidArgument, Unimplemented: it is no profile, or needs what is not supported.
     """
     text = _read(path)
+    seccomp_filter.from_json(text, mask)
     digest = hashlib.sha256(text).hexdigest()
     kept = os.path.join(directory, digest)
     if not os.path.exists(kept):

@@ -229,7 +229,7 @@ async def test_what_was_resolved_when_it_was_made_counts(
     path.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
     asked = security(seccomp=SecurityProfile(ProfileType.LOCALHOST, os.fspath(path)))
     view = view_of(security=asked)
-    confinement = profiles_of(Settings("node"), str(tmp_path / "root/profiles"), asked)
+    confinement = profiles_of(Settings("node"), str(tmp_path / "root/profiles"), asked, 0)
     view = ContainerView(dataclasses.replace(view.spec, confinement=confinement), view.status)
     path.unlink()
     await made.container(sandbox_of(**PINS), view, PLACE)

@@ -82,8 +82,8 @@ def test_what_names_no_profile_is_refused(request_: dict[str, Any]) -> None:
 def test_a_profile_is_kept_as_it_was(tmp_path: Path) -> None:
     file, kept = tmp_path / "p.json", str(tmp_path / "kept")
     file.write_bytes(OPEN)
-    digest = seccomp.keep(kept, str(file))
-    assert seccomp.keep(kept, str(file)) == digest
+    digest = seccomp.keep(kept, str(file), 0)
+    assert seccomp.keep(kept, str(file), 0) == digest
     file.write_bytes(b"something else")
     confinement = Confinement(LOCALHOST, digest)
     assert seccomp.program(kept, confinement, 0).code
@@ -98,15 +98,17 @@ def test_a_profile_is_kept_as_it_was(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_a_profile_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "text").write_text("no JSON")
     (tmp_path / "long").write_bytes(b" " * ((1 << 20) + 1))
     for name, error in (
         ("fifo", InvalidArgument),
         ("long", InvalidArgument),
         ("missing", FailedPrecondition),
         (".", FailedPrecondition),
+        ("text", InvalidArgument),
     ):
-        with pytest.raises(error, match=name):
-            seccomp.keep(str(tmp_path / "kept"), str(tmp_path / name))
+        with pytest.raises(error, match="seccomp profile" if name == "text" else name):
+            seccomp.keep(str(tmp_path / "kept"), str(tmp_path / name), 0)
     assert not (tmp_path / "kept").exists()
 
 
