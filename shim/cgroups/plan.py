@@ -24,7 +24,7 @@ def cpu_weight(shares: int) -> int:
 
     Linear: 2 becomes 1, 1,024 becomes 39, 262,144 becomes 10,000 (KEP-2254).
     """
-    shares = min(max(shares, _MIN_SHARES), _MAX_SHARES)
+    shares = _within(shares)
     return 1 + ((shares - _MIN_SHARES) * 9_999) // (_MAX_SHARES - _MIN_SHARES)
 
 
@@ -46,7 +46,7 @@ def plan_v1(resources: Resources, pids_limit: int = 0, memory_now_bytes: int | N
         )
     writes: list[Write] = []
     if resources.cpu_shares:
-        writes.append(("cpu", "cpu.shares", str(resources.cpu_shares)))
+        writes.append(("cpu", "cpu.shares", str(_within(resources.cpu_shares))))
     if resources.cpu_period_us:
         writes.append(("cpu", "cpu.cfs_period_us", str(resources.cpu_period_us)))
     if resources.cpu_quota_us:
@@ -83,6 +83,11 @@ def plan_v2(resources: Resources, pids_limit: int = 0) -> list[Write]:
             raise InvalidArgument(f"unified resource {name!r} is not a controller's file")
         writes.append((name.partition(".")[0], name, value))
     return writes
+
+
+def _within(shares: int) -> int:
+    """Return shares as the kernel has them: it lowers what is too much, but loses the highest bits first."""
+    return min(max(shares, _MIN_SHARES), _MAX_SHARES)
 
 
 def _huge(asked: HugepageLimit, suffix: str) -> list[Write]:

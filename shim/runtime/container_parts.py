@@ -10,6 +10,7 @@ from shim.errors import InvalidArgument, Unimplemented
 from shim.kernel import mount
 from shim.model.cgroup import Place
 from shim.model.container import ContainerSpec, ProcessRef
+from shim.model.mount import Propagation
 from shim.model.sandbox import SandboxSpec
 from shim.model.security import NamespaceMode
 from shim.runtime import default_files as defaults
@@ -124,20 +125,40 @@ def protection(c: ContainerPlan) -> Iterable[Step]:
         yield ProtectPaths(masked, readonly)
 
 
-def refuse(c: ContainerPlan) -> None:
-    """Refuse what no plan can do.
+def refuse(spec: ContainerSpec, sandbox: SandboxSpec) -> None:
+    """Refuse what no plan can do; also asked when a container is made.
 
     Raises:
         InvalidArgument: what.
         Unimplemented: hooks of a device cannot be run in this pod.
     """
-    if c.spec.edits.hooks and "user" in c.sandbox.pins:
+    if spec.edits.hooks and "user" in sandbox.pins:
         raise Unimplemented("hooks of CDI devices cannot be run for a pod with a user namespace")
-    volumes = asked_volumes(c.spec)
-    if c.spec.config.tty and "/dev/pts" in {normal(volume.container_path) for volume in volumes}:
+    volumes = asked_volumes(spec)
+    if spec.config.tty and "/dev/pts" in {normal(volume.container_path) for volume in volumes}:
         raise InvalidArgument("a container with a terminal cannot have a volume at /dev/pts")
     for volume in volumes:
         if normal(volume.container_path) == "/proc" and volume.host_path != "/proc":
             raise InvalidArgument(
                 "a volume at /proc must be the node's /proc: no other is a proc file system"
+            )
+    if spec.userns is not None:
+        _refuse_in_userns(spec, sandbox)
+
+
+def _refuse_in_userns(spec: ContainerSpec, sandbox: SandboxSpec) -> None:
+    if pid_mode(spec, sandbox) is NamespaceMode.NODE:
+        raise InvalidArgument("a container in a user namespace cannot be in the node's PID namespace")
+    paths = (
+        *(device.container_path for device in spec.config.devices),
+        *(node.path for node in spec.edits.devices),
+    )
+    for path in paths:
+        if not path.startswith("/dev/"):
+            raise InvalidArgument(f"device {path!r}: with a user namespace devices lie below /dev")
+    for volume in spec.config.volumes:
+        if volume.propagation is Propagation.BIDIRECTIONAL:
+            raise InvalidArgument(
+                f"the mount on {volume.container_path!r} cannot be bidirectional: what is mounted in"
+                " a user namespace does not reach the node"
             )

@@ -46,7 +46,7 @@ def plan_container(c: ContainerPlan) -> Plan:
         InvalidArgument: a volume lies where none can be.
         Unimplemented: hooks of a device cannot be run in this pod.
     """
-    parts.refuse(c)
+    parts.refuse(c.spec, c.sandbox)
     if c.spec.userns is not None:
         return plan_container_in_userns(c, c.spec.userns)
     volumes = plan_volumes.plan_volumes(c.spec, c.pod_files, c.shm)

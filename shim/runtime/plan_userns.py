@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from shim.errors import InvalidArgument
 from shim.kernel import mount
-from shim.model.mount import Propagation
 from shim.model.security import NamespaceMode, UserNamespace, id_outside
 from shim.runtime import container_parts as parts
 from shim.runtime import default_files as defaults
@@ -53,12 +51,7 @@ _TTY_GROUP = 5
 
 
 def plan_container_in_userns(c: ContainerPlan, userns: UserNamespace) -> Plan:
-    """Return the plan.
-
-    Raises:
-        InvalidArgument: something that was asked for cannot be in a user namespace.
-    """
-    _refuse(c)
+    """Return the plan; what cannot be in a user namespace ``container_parts.refuse`` has refused."""
     volumes = plan_volumes.plan_volumes(c.spec, c.pod_files, c.shm, userns)
     replaced = frozenset(each.target for each in volumes)
     shared = parts.shared_kinds(c)
@@ -99,20 +92,6 @@ def plan_container_in_userns(c: ContainerPlan, userns: UserNamespace) -> Plan:
         *plan_program(c.spec, c.spec.argv, c.privileges),
     ]
     return Plan("container", tuple(stage1), tuple(stage2))
-
-
-def _refuse(c: ContainerPlan) -> None:
-    if parts.pid_mode(c.spec, c.sandbox) is NamespaceMode.NODE:
-        raise InvalidArgument("a container in a user namespace cannot be in the node's PID namespace")
-    for path, *_ in c.devices:
-        if not path.startswith("/dev/"):
-            raise InvalidArgument(f"device {path!r}: with a user namespace devices lie below /dev")
-    for volume in c.spec.config.volumes:
-        if volume.propagation is Propagation.BIDIRECTIONAL:
-            raise InvalidArgument(
-                f"the mount on {volume.container_path!r} cannot be bidirectional: what is mounted in"
-                " a user namespace does not reach the node"
-            )
 
 
 def _layers(c: ContainerPlan, volumes: Iterable[Bound]) -> Iterable[Step]:

@@ -309,5 +309,7 @@ def _replace(make: Callable[..., None], directory: int, name: str, *arguments: A
     try:
         make(*arguments, dir_fd=directory)
     except FileExistsError:
+        if name in ("", ".") or stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+            raise InvalidArgument(f"cannot make device {name!r}: a directory is in its place") from None
         os.unlink(name, dir_fd=directory)
         make(*arguments, dir_fd=directory)

@@ -25,6 +25,7 @@ _PROPAGATION: Final = {
     Propagation.HOST_TO_CONTAINER: mount.MS_SLAVE,
     Propagation.BIDIRECTIONAL: mount.MS_SHARED,
 }
+_NO_PATH: Final = (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _WHOLE: Final = mount.AT_EMPTY_PATH | mount.AT_RECURSIVE
 
 
@@ -65,6 +66,10 @@ class OpenVolume(Step):
         try:
             tree = self._clone()
         except KernelError as error:
+            if error.errno in _NO_PATH:
+                raise InvalidArgument(
+                    f"host_path {self.host_path!r}: {os.strerror(error.errno).lower()}"
+                ) from None
             if error.errno != errno.ENOENT:
                 raise
             self._make()

@@ -13,7 +13,7 @@ from shim.runtime.default_files import DEVICES, DeviceNode
 
 # Mounted or linked in every container by itself, or no device of the node.
 _SKIPPED: Final = frozenset(("pts", "shm", "fd", "mqueue", "console", "ptmx", ".udev", ".lxc", ".lxd-mounts"))
-_DEFAULT_PATHS: Final = frozenset(node[0] for node in DEVICES)
+_DEFAULT: Final = frozenset(node[:4] for node in DEVICES)
 
 
 def find(devices: Iterable[Device], *, every: bool) -> tuple[DeviceNode, ...]:
@@ -31,7 +31,7 @@ def find(devices: Iterable[Device], *, every: bool) -> tuple[DeviceNode, ...]:
         found.update((node[0], node) for node in _below("/dev", "/dev"))
     for device in devices:
         found.update((node[0], node) for node in asked(device))
-    return tuple(node for path, node in found.items() if path not in _DEFAULT_PATHS)
+    return tuple(node for node in found.values() if node[:4] not in _DEFAULT)
 
 
 def asked(device: Device) -> Iterator[DeviceNode]:

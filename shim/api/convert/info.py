@@ -74,6 +74,9 @@ def sandbox_info(details: SandboxDetails, timeline: Sequence[Mapping[str, Any]] 
                 "hostInterface": network.host_interface if network else "",
                 "mac": network.mac if network else "",
             },
+            # As they are now: UpdatePodSandboxResources changes them, the config is what was asked for.
+            "overhead": None if status.overhead is None else _resources(status.overhead),
+            "resources": None if status.resources is None else _resources(status.resources),
             "config": _plain(encode_sandbox_config(spec.config)),
             "runtimeSpec": {
                 "ociVersion": OCI_VERSION,

@@ -9,11 +9,18 @@ from collections.abc import Sequence
 
 from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from shim.model import ids
-from shim.model.container import ContainerConfig, ContainerMetadata, ContainerSpec, ContainerStatus
+from shim.model.container import (
+    ContainerConfig,
+    ContainerMetadata,
+    ContainerSpec,
+    ContainerState,
+    ContainerStatus,
+)
 from shim.model.image import Image
 from shim.model.mount import ImageVolume, Rootfs
 from shim.model.sandbox import SandboxConfig, SandboxState
-from shim.services import host_files
+from shim.runtime import container_parts
+from shim.services import host_devices, host_files
 from shim.services.cdi import names
 from shim.services.cdi import resolve as cdi
 from shim.services.confinement.resolve import resolve
@@ -21,7 +28,7 @@ from shim.services.containers import identity, process, signals, volumes
 from shim.services.node import Node
 from shim.services.undo import Undo
 from shim.services.validate import container as checks
-from shim.services.validate import userns
+from shim.services.validate import namespaces, userns
 from shim.services.views import ContainerView, SandboxView
 from shim.stages import stage
 
@@ -75,7 +82,9 @@ async def _find_or_make(node: Node, sandbox_id: str, config: ContainerConfig) ->
         return _collect(there, sandbox, config)
     if config.security.privileged and not sandbox.spec.config.security.privileged:
         raise InvalidArgument(f"a privileged container needs a privileged sandbox: {sandbox.spec.id} is none")
+    namespaces.check_container(config.security.namespaces, sandbox.spec.config.security.namespaces)
     userns.check_container(config, sandbox.spec)
+    _check_target(node, sandbox_id, config)
     node.cgroups.check(config.resources)
     with stage("image"):
         image = node.images.resolve(config.image.image)
@@ -99,9 +108,32 @@ async def _find_or_make(node: Node, sandbox_id: str, config: ContainerConfig) ->
     return spec.id
 
 
+def _check_target(node: Node, sandbox_id: str, config: ContainerConfig) -> None:
+    """Check the container whose processes are to be seen: of this pod, and running.
+
+    Raises:
+        InvalidArgument: it is another pod's.
+        NotFound: there is none.
+        FailedPrecondition: it does not run.
+    """
+    options = config.security.namespaces
+    if options is None or not options.target_id:
+        return
+    target = node.records.container(options.target_id)
+    if target.spec.sandbox_id != sandbox_id:
+        raise InvalidArgument(
+            f"target_id {options.target_id!r} is a container of another pod: {target.spec.sandbox_id}"
+        )
+    if target.state is not ContainerState.RUNNING:
+        raise FailedPrecondition(
+            f"target_id {options.target_id!r} names a container that is {target.state.name}, not RUNNING"
+        )
+
+
 def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: Image) -> ContainerSpec:
     """Return the spec but for its root file system. Blocking: it reads files of the image and of the node."""
     id_ = ids.new_id()
+    host_devices.find(config.devices, every=False)  # refuses what is none
     passwd = node.images.read_file(image, "/etc/passwd") or b""
     group = node.images.read_file(image, "/etc/group") or b""
     user, home = identity.resolve(config.security, image.config.user, passwd, group)
@@ -110,7 +142,7 @@ def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: I
     user = identity.with_groups(user, added.gids)
     userns.check_user(user, sandbox.spec.userns)
     env = process.add_env(process.resolve_env(config, image.config, hostname), added.env)
-    return ContainerSpec(
+    spec = ContainerSpec(
         id=id_,
         sandbox_id=sandbox.spec.id,
         config=config,
@@ -129,6 +161,8 @@ def _resolve(node: Node, sandbox: SandboxView, config: ContainerConfig, image: I
         edits=added.edits,
         userns=sandbox.spec.userns,
     )
+    container_parts.refuse(spec, sandbox.spec)
+    return spec
 
 
 def _prepare(node: Node, spec: ContainerSpec, image: Image, mounted: Sequence[Image]) -> ContainerSpec:

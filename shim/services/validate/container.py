@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable
 from typing import Final
 
 from shim.errors import InvalidArgument
@@ -16,8 +17,6 @@ from shim.services.cdi import names
 from shim.services.confinement import apparmor, seccomp, selinux
 from shim.services.validate import userns, values
 
-MAX_ID: Final = 2**32 - 2  # (uid_t) -1 means "leave as it is" to the kernel
-MAX_GROUPS: Final = 65536  # NGROUPS_MAX of Linux
 MAX_ARGUMENT_BYTES: Final = 128 * 1024  # MAX_ARG_STRLEN of Linux: one argument or variable
 MAX_ARGUMENTS_BYTES: Final = 2 * 1024 * 1024  # what execve takes in all under the default stack limit
 
@@ -125,32 +124,48 @@ def _device(device: Device) -> None:
         if not path:
             raise InvalidArgument(f"a device has no {field}")
         values.path(f"device {field}", path, absolute=True)
+        if posixpath.normpath(path).lstrip("/") == "":
+            raise InvalidArgument(f"device {field} {path!r} is the root directory")
     if set(device.permissions) - set("rwm"):
         raise InvalidArgument(f"device permissions {device.permissions!r} are not some of r, w, m")
 
 
 def _security(security: ContainerSecurity) -> None:
-    ids = (security.run_as_user, security.run_as_group, *security.supplemental_groups)
-    for id_ in ids:
-        if id_ is not None and not 0 <= id_ <= MAX_ID:
-            raise InvalidArgument(f"{id_} is not a user or group id")
-    if len(security.supplemental_groups) > MAX_GROUPS:
-        raise InvalidArgument(
-            f"supplemental_groups has {len(security.supplemental_groups)} groups; at most {MAX_GROUPS}"
-        )
     values.name("run_as_username", security.run_as_username, required=False)
     if security.run_as_user is not None and security.run_as_username:
         raise InvalidArgument("run_as_user and run_as_username are both given: only one of them counts")
-    if security.run_as_group is not None and security.run_as_user is None and not security.run_as_username:
-        raise InvalidArgument("run_as_group is given without run_as_user or run_as_username")
+    values.identity(
+        security.run_as_user,
+        security.run_as_group,
+        security.supplemental_groups,
+        named=bool(security.run_as_username),
+    )
     asked = security.capabilities
-    for name in (*asked.add, *asked.drop, *asked.add_ambient):
-        if name.upper() != "ALL":
-            capabilities.parse(name)
+    _capabilities("add_capabilities", asked.add)
+    _capabilities("drop_capabilities", asked.drop)
+    _capabilities("add_ambient_capabilities", asked.add_ambient, every=False)
     seccomp.asked(security, ProfileType.UNCONFINED)
     apparmor.asked(security)
     selinux.check(security.selinux)
-    for path in (*security.masked_paths, *security.readonly_paths):
-        values.text("masked and read-only paths", path)
-        if not path.startswith("/"):
-            raise InvalidArgument(f"masked or read-only path {path!r} is not absolute")
+    for path in security.masked_paths:
+        _covered("masked_paths", path)
+    for path in security.readonly_paths:
+        _covered("readonly_paths", path)
+
+
+def _capabilities(field: str, wanted: Iterable[str], *, every: bool = True) -> None:
+    for name in wanted:
+        if every and name.upper() == "ALL":
+            continue
+        try:
+            capabilities.parse(name)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{field}: {error}") from None
+
+
+def _covered(field: str, path: str) -> None:
+    if not path:
+        raise InvalidArgument(f"{field} has an empty path")
+    values.path(field, path, absolute=True)
+    if posixpath.normpath(path).lstrip("/") == "":
+        raise InvalidArgument(f"{field} has {path!r}, which is the whole container")

@@ -43,7 +43,7 @@ def check(config: SandboxConfig) -> None:
     if config.resources is not None:
         values.resources("resources", config.resources, whole=False)
     _namespaces(config)
-    _profiles(config.security)
+    _security(config.security)
 
 
 def _dns(config: SandboxConfig) -> None:
@@ -74,8 +74,9 @@ def _own_kinds(options: NamespaceOptions) -> Iterator[str]:
         yield "ipc"
 
 
-def _profiles(security: SandboxSecurity) -> None:
-    """Check the form only: there is no process of the sandbox's own that they could confine."""
+def _security(security: SandboxSecurity) -> None:
+    """Check the form only: there is no process of the sandbox's own to confine."""
+    values.identity(security.run_as_user, security.run_as_group, security.supplemental_groups)
     references.by_path("seccomp_profile_path", security.seccomp_profile_path)
     for field, profile in (("seccomp", security.seccomp), ("apparmor", security.apparmor)):
         if profile is not None:
@@ -90,4 +91,6 @@ def _namespaces(config: SandboxConfig) -> None:
             raise InvalidArgument(f"namespace mode {mode.name} is not possible for {kind}: it is POD or NODE")
     if options.pid is NamespaceMode.TARGET:
         raise InvalidArgument("namespace mode TARGET is not possible for a sandbox: it names a container")
+    if options.target_id:
+        raise InvalidArgument("target_id is given for a sandbox: only a container has a target")
     userns.check_sandbox(options)

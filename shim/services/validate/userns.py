@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +12,7 @@ from shim.model.mount import Volume
 from shim.model.sandbox import SandboxSpec
 from shim.model.security import IdMapping, NamespaceMode, NamespaceOptions, User, UserNamespace, id_outside
 
+_MAX_MAPPINGS: Final = 340  # UID_GID_MAP_MAX_EXTENTS of Linux
 _MAX_IDS: Final = 2**32 - 1  # (uid_t) -1 is nobody's
 
 
@@ -103,6 +105,8 @@ def check_user(user: User, userns: UserNamespace | None) -> None:
 
 
 def _check_ranges(field: str, mappings: Sequence[IdMapping]) -> None:
+    if len(mappings) > _MAX_MAPPINGS:
+        raise InvalidArgument(f"{field}: {len(mappings)} mappings; the kernel takes {_MAX_MAPPINGS}")
     for each in mappings:
         if each.length <= 0:
             raise InvalidArgument(f"{field}: a mapping of {each.length} ids")
@@ -110,6 +114,13 @@ def _check_ranges(field: str, mappings: Sequence[IdMapping]) -> None:
             raise InvalidArgument(
                 f"{field}: a mapping of {each.length} ids from {each.host_id} on ends nowhere"
             )
+
+    for side in ("container_id", "host_id"):
+        end = 0
+        for each in sorted(mappings, key=operator.attrgetter(side)):
+            if getattr(each, side) < end:
+                raise InvalidArgument(f"{field}: two mappings have the same {side} {getattr(each, side)}")
+            end = getattr(each, side) + each.length
 
 
 def _shown(userns: UserNamespace | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from shim.errors import InvalidArgument
@@ -13,6 +13,8 @@ MAX_NAME: Final = 253  # a DNS subdomain, what Kubernetes allows for the name of
 MAX_PATH: Final = 4096  # PATH_MAX
 MAX_LABELS_BYTES: Final = 64 * 1024
 MAX_ANNOTATIONS_BYTES: Final = 320 * 1024  # Kubernetes allows 256 KiB for a pod, and the kubelet adds its own
+MAX_ID: Final = 2**32 - 2  # (uid_t) -1 means "leave as it is" to the kernel
+MAX_GROUPS: Final = 65536  # NGROUPS_MAX of Linux
 OOM_SCORE_ADJ: Final = range(-1000, 1001)
 
 CPU_PERIOD_US: Final = range(1_000, 1_000_001)  # kernel/sched/core.c: 1 ms to 1 s
@@ -65,6 +67,31 @@ def map_size(field: str, values: Mapping[str, str], most_bytes: int) -> None:
     size = sum(len(key.encode()) + len(value.encode()) for key, value in values.items())
     if size > most_bytes:
         raise InvalidArgument(f"{field} take {size} bytes; at most {most_bytes} are accepted")
+
+
+def ids(field: str, values: Iterable[int | None]) -> None:
+    """Check user or group ids; None is one that is not given."""
+    for value in values:
+        if value is not None and not 0 <= value <= MAX_ID:
+            raise InvalidArgument(f"{field}: {value} is not a user or group id")
+
+
+def identity(user: int | None, group: int | None, groups: Sequence[int], *, named: bool = False) -> None:
+    """Check the numbers of a security context.
+
+    Args:
+        user: run_as_user, None if not given.
+        group: run_as_group, None if not given.
+        groups: supplemental_groups.
+        named: the user is given by name.
+    """
+    ids("run_as_user", (user,))
+    ids("run_as_group", (group,))
+    ids("supplemental_groups", groups)
+    if len(groups) > MAX_GROUPS:
+        raise InvalidArgument(f"supplemental_groups has {len(groups)} groups; at most {MAX_GROUPS}")
+    if group is not None and user is None and not named:
+        raise InvalidArgument("run_as_group is given without run_as_user or run_as_username")
 
 
 def at_least(field: str, value: int, least: int) -> None:

@@ -18,6 +18,11 @@ def test_weights(shares: int, weight: int) -> None:
     assert plan.cpu_weight(shares) == weight
 
 
+@pytest.mark.parametrize(("shares", "written"), [(1, "2"), (2**54, "262144"), (2**63 - 1, "262144")])
+def test_shares_are_what_the_kernel_can_have(shares: int, written: str) -> None:
+    assert plan.plan_v1(Resources(cpu_shares=shares)) == [("cpu", "cpu.shares", written)]
+
+
 def test_cpu_on_both_versions() -> None:
     asked = Resources(cpu_period_us=50_000, cpu_quota_us=25_000, cpu_shares=512, cpuset_cpus="0-1")
     assert plan.plan_v1(asked) == [

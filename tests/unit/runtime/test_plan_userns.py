@@ -10,6 +10,7 @@ import pytest
 from shim.errors import InvalidArgument
 from shim.kernel import mount
 from shim.model.container import ProcessRef
+from shim.model.edits import DeviceNode, Edits
 from shim.model.image import ImageSpec
 from shim.model.mount import ImageTree, ImageVolume, Propagation, Volume
 from shim.model.security import (
@@ -164,7 +165,10 @@ def test_a_volume_takes_the_place_of_a_default_mount(inside: Any) -> None:
     ("asked", "named"),
     [
         ({"volumes": (Volume("/v", "/h", propagation=Propagation.BIDIRECTIONAL),)}, "bidirectional"),
-        ({"devices": (("/elsewhere", "c", 1, 3, 0o666, 0, 0),)}, "/elsewhere"),
+        (
+            {"resolved": {"edits": Edits(devices=(DeviceNode("/elsewhere", "c", 1, 3, 0o666, 0, 0, "rw"),))}},
+            "/elsewhere",
+        ),
         ({"pid": NamespaceMode.NODE}, "PID namespace"),
     ],
 )

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from shim.model.container import ContainerState
+from shim.model.container import ContainerConfig, ContainerMetadata, ContainerState
 from shim.model.image import ImageSpec
 from shim.model.mount import Volume
-from shim.model.security import ContainerSecurity, User
+from shim.model.sandbox import SandboxMetadata
+from shim.model.security import ContainerSecurity, NamespaceMode, NamespaceOptions, User
 from shim.services.cdi.library import Library
 from shim.services.containers.create import create_container, log_path
+from shim.services.containers.start import start_container
 from shim.services.containers.status import container_status
 from shim.services.sandboxes.run import run_pod_sandbox
 from shim.services.sandboxes.stop import stop_pod_sandbox
@@ -147,3 +149,23 @@ def test_a_log_needs_both_of_its_parts() -> None:
     assert log_path("/var/log/pods/x", "a/0.log") == "/var/log/pods/x/a/0.log"
     assert log_path("/var/log/pods/x", "") == ""
     assert log_path("", "a.log") == ""
+
+
+async def test_a_target_is_of_the_same_pod_and_runs(bench: Any) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    target = await create_container(bench.node, sandbox, bench.container())
+
+    def aimed(name: str) -> ContainerConfig:
+        options = NamespaceOptions(pid=NamespaceMode.TARGET, target_id=target)
+        asked: ContainerConfig = dataclasses.replace(bench.container(), metadata=ContainerMetadata(name))
+        return dataclasses.replace(asked, security=ContainerSecurity(namespaces=options))
+
+    with pytest.raises(FailedPrecondition, match="is CREATED"):
+        await create_container(bench.node, sandbox, aimed("early"))
+    await start_container(bench.node, target)
+    await create_container(bench.node, sandbox, aimed("seen"))
+    other = await run_pod_sandbox(
+        bench.node, dataclasses.replace(bench.sandbox(), metadata=SandboxMetadata("other", "u2", "n"))
+    )
+    with pytest.raises(InvalidArgument, match="of another pod"):
+        await create_container(bench.node, other, aimed("elsewhere"))

@@ -113,6 +113,15 @@ def test_maps_of_a_volume_come_in_pairs_and_have_ids() -> None:
         userns.check_volume(Volume("/v", "/h", uid_mappings=IDS))
     with pytest.raises(InvalidArgument, match="'/v'"):
         userns.check_volume(Volume("/v", "/h", uid_mappings=IDS, gid_mappings=(IdMapping(0, 0, 0),)))
+    for other, named in (
+        (IdMapping(90_000, 0, 1), "same container_id 0"),
+        (IdMapping(IDS[0].host_id, 90_000, 1), f"same host_id {IDS[0].host_id}"),
+    ):
+        with pytest.raises(InvalidArgument, match=named):
+            userns.check_volume(Volume("/v", "/h", uid_mappings=(*IDS, other), gid_mappings=IDS))
+    many = tuple(IdMapping(n, n, 1) for n in range(341))
+    with pytest.raises(InvalidArgument, match="341 mappings"):
+        userns.check_volume(Volume("/v", "/h", uid_mappings=many, gid_mappings=many))
 
 
 def test_users_and_groups_must_be_somebody() -> None:
