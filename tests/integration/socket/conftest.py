@@ -135,7 +135,6 @@ class Daemon:
         settings = {
             "cgroup.parent": self.parent,
             "network.bridge": self.bridge,
-            "network.cni_conf_dirs": [f"{self.scratch}/cni"],
             "network.netns_dir": f"{self.scratch}/netns",
             "network.cni_conf_dirs": [f"{self.scratch}/net.d"],
             "registry.config_path": [f"{self.scratch}/certs.d"],
