@@ -198,7 +198,7 @@ def test_a_program_that_cannot_run(daemon: Any, program: str, words: str) -> Non
     pod = daemon.run_pod()
     id_ = daemon.create(pod, daemon.container_config(program))
     code, text = refusal(lambda: daemon.runtime.StartContainer(cri.StartContainerRequest(container_id=id_)))
-    assert (code, text) == (Code.FAILED_PRECONDITION, words)
+    assert (code, text) == (Code.FAILED_PRECONDITION, f"{words} (stage: process)")
     status = daemon.status(id_)
     assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 128, "StartError")
     assert words in status.message
