@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from shim.api.calls import Call, Observer
 from shim.api.status import code_name
+from shim.images.counters import Counters
 from shim.services.node import Node
 
 _SECONDS: Final = (
@@ -121,6 +122,42 @@ class _State(Collector):
         yield GaugeMetricFamily(
             "cri_shim_supervisor_up", "Whether the supervisor answers.", value=int(node.supervisor.connected)
         )
+        yield CounterMetricFamily(
+            "cri_shim_supervisor_losses",
+            "How often it was lost and another found.",
+            value=node.supervisor.losses,
+        )
+        yield from _pulls(node.images.counters)
+
+
+def _pulls(counters: Counters) -> Iterator[Metric]:
+    """What is known of pulls and of the hosts that they ask; the store bounds how many hosts there are."""
+    pulls = CounterMetricFamily("cri_shim_pulls", "Pulls that have ended.", labels=("result",))
+    pulls.add_metric(("OK",), counters.succeeded)
+    for kind, count in sorted(counters.failed.items()):
+        pulls.add_metric((kind,), count)
+    yield pulls
+    yield CounterMetricFamily(
+        "cri_shim_pulls_joined", "Callers who found their pull under way.", value=counters.joined
+    )
+    yield CounterMetricFamily(
+        "cri_shim_pull_seconds", "What pulls took that ended well.", value=counters.seconds
+    )
+    fetched = CounterMetricFamily("cri_shim_pull_bytes", "Bytes from registries.", labels=("host",))
+    waited = CounterMetricFamily(
+        "cri_shim_registry_wait_seconds", "From requests to the heads of answers.", labels=("host",)
+    )
+    asked = CounterMetricFamily("cri_shim_registry_requests", "Requests to registries.", labels=("host",))
+    failed = CounterMetricFamily(
+        "cri_shim_registry_failures", "Requests that failed.", labels=("host", "kind")
+    )
+    for name, host in list(counters.hosts.items()):
+        fetched.add_metric((name,), host.fetched_bytes)
+        waited.add_metric((name,), host.wait_seconds)
+        asked.add_metric((name,), host.requests)
+        for kind, count in sorted(host.failures.items()):
+            failed.add_metric((name, kind), count)
+    yield from (fetched, waited, asked, failed)
 
 
 def _gauge(name: str, text: str, values: Tally[str]) -> GaugeMetricFamily:

@@ -28,6 +28,10 @@ class Supervisor(Protocol):
     def connected(self) -> bool:
         """Whether it answers just now; it is started again by itself."""
 
+    @property
+    def losses(self) -> int:
+        """How often it was lost since the daemon started."""
+
     async def children(self) -> list[ChildInfo]:
         """Return all that it looks after."""
 

@@ -91,11 +91,17 @@ class SupervisorClient:
         self._known: dict[str, ChildInfo] = {}
         self._copies = FdStore()
         self._starting: dict[str, ExitRecord | None] = {}
+        self._losses = 0
         self._reconnecting: asyncio.Task[None] | None = None
         self._discarding: set[asyncio.Future[None]] = set()
         self._ready = asyncio.Event()
         self._closed = False
         self._executable: int | None = None
+
+    @property
+    def losses(self) -> int:
+        """How often it was lost since this was opened."""
+        return self._losses
 
     @property
     def connected(self) -> bool:
@@ -362,6 +368,7 @@ class SupervisorClient:
     def _lost(self) -> None:
         self._ready.clear()
         if not self._closed and (self._reconnecting is None or self._reconnecting.done()):
+            self._losses += 1
             log.warning("the supervisor is gone; another takes over %d processes", len(self._known))
             self._reconnecting = asyncio.ensure_future(self._reconnect())
 

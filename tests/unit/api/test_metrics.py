@@ -5,6 +5,7 @@ import pytest
 from shim.api import calls
 from shim.api.metrics import Metrics
 from shim.errors import NotFound
+from shim.images.counters import Counters
 from shim.stages import stage
 
 
@@ -14,6 +15,8 @@ class Nothing:
     def __init__(self) -> None:
         self.records = self.images = self.background = self.supervisor = self
         self.connected = True
+        self.losses = 2
+        self.counters = Counters()
 
     def sandboxes(self) -> list[Any]:
         return []
@@ -70,3 +73,19 @@ def test_what_there_is_is_looked_at_when_somebody_asks() -> None:
     assert value(metrics, "cri_shim_supervisor_up") == 1
     node.connected = False
     assert value(metrics, "cri_shim_supervisor_up") == 0
+
+
+def test_pulls_are_told_by_host_and_failure() -> None:
+    node: Any = Nothing()
+    metrics = Metrics(node)
+    host = node.counters.host("registry.example:5000")
+    host.fetched_bytes, host.requests = 1000, 3
+    host.failures["timeout"] += 2
+    node.counters.succeeded = 4
+    node.counters.failed["NotFound"] += 1
+    assert value(metrics, "cri_shim_pulls_total", result="OK") == 4
+    assert value(metrics, "cri_shim_pulls_total", result="NotFound") == 1
+    assert value(metrics, "cri_shim_pull_bytes_total", host="registry.example:5000") == 1000
+    failed = {"host": "registry.example:5000", "kind": "timeout"}
+    assert value(metrics, "cri_shim_registry_failures_total", **failed) == 2
+    assert value(metrics, "cri_shim_supervisor_losses_total") == 2

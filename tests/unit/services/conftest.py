@@ -136,6 +136,7 @@ class World:
     exec_output: bytes = b"hello\n"
     exec_hangs: bool = False
     connected: bool = True
+    losses: int = 0
     forgotten: list[str] = field(default_factory=list)
     exec_gate: asyncio.Event | None = None
     attach_error: Exception | None = None
