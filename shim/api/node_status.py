@@ -90,7 +90,12 @@ def _info(node: Node, network: NetworkCondition) -> dict[str, str]:
             "kernel": platform.release(),
             "executable": sys.executable,
         },
-        "network": {"ready": network.ready, "reason": network.reason, "message": network.message},
+        "network": {
+            "ready": network.ready,
+            "reason": network.reason,
+            "message": network.message,
+            "notes": list(network.notes),
+        },
         "pulls": [_pull(state) for state in node.images.pulls()],
         "counts": {
             "sandboxes": len(list(node.records.sandboxes())),

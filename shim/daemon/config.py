@@ -17,6 +17,7 @@ Check = Callable[[Any], str]
 DEFAULT_HANDLER: Final = "cri-shim"
 MAX_SOCKET_PATH: Final = 107  # sun_path of unix(7), less its NUL
 MAX_INTERFACE_NAME: Final = 15  # IFNAMSIZ, less its NUL
+LONGEST_SUBNET: Final = {4: 29, 6: 125}
 
 
 def _no_check(_value: Any) -> str:
@@ -98,13 +99,17 @@ def _endpoint(value: str) -> str:
 def _subnet(value: str) -> str:
     if not value:
         return ""
-    try:
-        network = ipaddress.ip_network(value)
-    except ValueError as error:
-        return f"is not an address range: {error}"
-    if network.version != 4:
-        return "must be an IPv4 range"
-    return "" if network.prefixlen <= 29 else "is too small: a prefix of at most 29 bits leaves room for pods"
+    versions = []
+    for part in value.split(","):
+        try:
+            network = ipaddress.ip_network(part.strip())
+        except ValueError as error:
+            return f"is not an address range: {error}"
+        longest = LONGEST_SUBNET[network.version]
+        if network.prefixlen > longest:
+            return f"is too small: a prefix of at most {longest} bits leaves room for pods"
+        versions.append(network.version)
+    return "names two ranges of the same IP version" if len(set(versions)) < len(versions) else ""
 
 
 def _interface(value: str) -> str:
@@ -160,9 +165,18 @@ class NetworkConfig:
     bridge: str = setting("cri-shim0", "bridge of the built-in network", _interface)
     subnet: str = setting(
         "",
-        "IPv4 range for pods; empty: 10.88.0.0/16 or another that collides with no route of the node,"
+        "ranges for pods of the built-in network: of IPv4, of IPv6, or one of each with a comma between;"
+        " empty: 10.88.0.0/16 and a random one of fd00::/8, or others that collide with no route of the node,"
         " chosen once",
         _subnet,
+    )
+    ip_pref: str = setting(
+        "ipv4",
+        "which of its addresses is a pod's primary one: ipv4, ipv6, or cni: the first that its network names",
+        _one_of("ipv4", "ipv6", "cni"),
+    )
+    isolated: bool = setting(
+        False, "pods of the built-in network reach each other only by host ports, not by their addresses"
     )
     mtu: int = setting(
         0, "of links of the built-in network; 0: that of the default route", _between(0, 65535)

@@ -144,6 +144,7 @@ def _settings(config: Config) -> Settings:
     return Settings(
         hostname=socket.gethostname(),
         netns_dir=config.network.netns_dir,
+        ip_pref=config.network.ip_pref,
         handlers={name: HandlerFeatures() for name in config.handler_names},
         default_handler=config.default_handler,
         log_line_bytes=config.container.log_line_bytes,
@@ -202,6 +203,7 @@ def _networks(config: Config, layout: Layout) -> Networks:
         bridge=network.bridge,
         subnet=network.subnet,
         mtu=network.mtu,
+        isolated=network.isolated,
     )
     cni = CniSettings(
         directory=os.path.join(layout.network, "cni"),

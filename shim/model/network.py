@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import enum
+import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+
+def order_ips(ips: Sequence[str], preference: str) -> tuple[str, ...]:
+    """Return addresses with the first of the preferred version of IP, which is the primary one, before all.
+
+    Args:
+        ips: as the network named them.
+        preference: ``ipv4``, ``ipv6``; anything else leaves them as they are.
+    """
+    version = {"ipv4": 4, "ipv6": 6}.get(preference)
+    first = next((ip for ip in ips if ipaddress.ip_address(ip).version == version), None)
+    return tuple(ips) if first is None else (first, *(ip for ip in ips if ip != first))
 
 
 class Protocol(enum.IntEnum):

@@ -1,31 +1,37 @@
-"""The built-in network: one bridge, a link into each pod, addresses from a pool, one nftables table.
+"""The built-in network: one bridge, a link into each pod, addresses from pools, one nftables table.
 
     pod (eth0 10.88.0.7/16) ---- csXXX<id> --- bridge (10.88.0.1) --- node --- masquerade --- elsewhere
+        (fd12:3456:789a::7/64)                 (fd12:3456:789a::1)
 
 All requests to the kernel go over netlink sockets, in one thread; none enters a namespace: the pod's end of
 the link is born inside it, and the rest goes over a socket that the pod's own first process opened there.
 Removing a link makes the kernel wait for 14 to 28 ms, so a second thread does it after the sandbox has got
-its answer; the address is free once the link is gone.
+its answer; the address is free once the link is gone. A removal that fails is tried again, with growing
+pauses.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
+from typing import Final
 
-from shim.errors import Internal, ShimError
+from shim.errors import FailedPrecondition, Internal, ResourceExhausted, ShimError
 from shim.model.network import NetworkResult
-from shim.network import links, node_side, port_mappings, subnets
+from shim.network import ipv6, links, node_side, pools, port_mappings, subnets
 from shim.network.leases import Lease, Leases
 from shim.network.netlink import NetlinkError, NetlinkSocket
 from shim.network.node_side import NodeSide, ports_of
 from shim.network.plugin import POD_INTERFACE, NetworkCondition, SetupRequest
+from shim.network.pools import Pools
 from shim.network.settings import BridgeSettings
 from shim.network.subnets import SubnetRecord
 from shim.threads import Pool
 
 log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 300.0
 
 
 class BridgeNetwork:
@@ -35,20 +41,28 @@ class BridgeNetwork:
         self._settings = settings
         self._work = Pool("bridge", 1)
         self._removal = Pool("bridge-removal", 1)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # those that end soon
+        self._retries: set[asyncio.Task[None]] = set()
         self._cidr = ""
         self._node: NodeSide | None = None
+        self._lack = ""  # why pods get less than both versions of IP with ports; told once
         self._leases = Leases(settings.directory, settings.quarantine)
 
     async def setup(self, request: SetupRequest) -> NetworkResult:
-        """Give a sandbox an address, a link and its host ports (``plugin.Network.setup``)."""
-        return await self._work.run(self._setup, request)
+        """Give a sandbox addresses, a link and its host ports (``plugin.Network.setup``)."""
+        try:
+            return await self._work.run(self._setup, request)
+        except ResourceExhausted:
+            if not self._tasks:
+                raise
+            await self._settled()  # addresses are on their way back
+            return await self._work.run(self._setup, request)
 
     async def teardown(self, sandbox_id: str, netns_path: str) -> None:
         """Close the sandbox's ports now; its link and its address go in the background. Idempotent."""
         del netns_path  # the link is found by its name, with or without the namespace
         task = asyncio.ensure_future(self._tear_down(sandbox_id))
-        self._keep(task)
+        self._keep(self._tasks, task)
         await asyncio.shield(task)  # a caller that leaves in between must not leave the link behind
 
     async def status(self) -> NetworkCondition:
@@ -57,7 +71,7 @@ class BridgeNetwork:
             await self._work.run(self._open)
         except (ShimError, OSError) as error:
             return NetworkCondition(ready=False, reason="BridgeUnavailable", message=str(error))
-        return NetworkCondition(ready=True)
+        return NetworkCondition(ready=True, notes=await self._work.run(self._notes))
 
     async def reconcile(self, live: set[str]) -> None:
         """Remove leases and links of sandboxes that are not ``live``, and make the rules anew."""
@@ -71,7 +85,7 @@ class BridgeNetwork:
         Raises:
             InvalidArgument: it is no list of address ranges.
         """
-        await self._work.run(self._set_cidr, subnets.first_ipv4(cidr))
+        await self._work.run(self._set_cidr, pools.parse("pod_cidr", cidr))
 
     async def remove_if_unused(self) -> None:
         """Remove bridge and table when no pod has an address any more."""
@@ -79,16 +93,19 @@ class BridgeNetwork:
         await self._work.run(self._remove_all)
 
     async def close(self) -> None:
-        """Finish what is under way; pods keep their networks."""
+        """Finish what is under way; pods keep their networks, and what kept failing is left on record."""
+        for task in self._retries:
+            task.cancel()
+        await asyncio.gather(*self._retries, return_exceptions=True)
         await self._settled()
         if self._node is not None:
             await self._work.run(self._node.close)
         self._work.close()
         self._removal.close()
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _keep(self, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _settled(self) -> None:
         while self._tasks:
@@ -97,15 +114,30 @@ class BridgeNetwork:
     async def _tear_down(self, sandbox_id: str) -> None:
         lease = await self._work.run(self._release, sandbox_id)
         if lease is not None:
-            self._keep(asyncio.ensure_future(self._remove(lease)))
+            self._keep(self._tasks, asyncio.ensure_future(self._remove(lease)))
 
     async def _remove(self, lease: Lease) -> None:
+        if not await self._try_to_remove(lease):
+            self._keep(self._retries, asyncio.ensure_future(self._remove_later(lease)))
+
+    async def _remove_later(self, lease: Lease) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            await asyncio.sleep(pause_s)
+            if await self._try_to_remove(lease):
+                return
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _try_to_remove(self, lease: Lease) -> bool:
+        """Remove a link, and free its addresses; return whether that worked."""
         try:
             await self._removal.run(node_side.delete_link, lease.link)
         except NetlinkError as error:
-            log.warning("link of sandbox %s stays for the next start: %s", lease.sandbox_id, error)
-            return
+            log.warning("link of sandbox %s is removed later: %s", lease.sandbox_id, error)
+            await self._work.run(self._leases.release, lease, str(error))
+            return False
         await self._work.run(self._leases.drop, lease.sandbox_id)
+        return True
 
     # From here on: in the worker's thread.
 
@@ -115,57 +147,101 @@ class BridgeNetwork:
             self._node.close()
             self._node = None
         if self._node is None:
-            self._node = NodeSide(self._settings, self._choose(), self._leases)
+            with NetlinkSocket(node_side.NETLINK_ROUTE) as route:
+                mtu = node_side.link_mtu(self._settings, route)
+                chosen, lack = self._choose(route, mtu)
+            self._node = NodeSide(self._settings, chosen, mtu, self._leases)
+            lack = lack or self._node.lack
+            if lack and lack != self._lack:
+                log.warning("%s", lack)
+            self._lack = lack
         return self._node
 
-    def _choose(self) -> ipaddress.IPv4Network:
-        """Return the range in force: that of pods that are there, the configured, the node's, or a free one.
+    def _choose(self, route: NetlinkSocket, mtu: int) -> tuple[Pools, str]:
+        """Return the ranges in force, and why IPv6 is missing from them, or an empty text.
+
+        They are those of pods that are there, the configured, the node's, or free ones.
 
         Raises:
-            FailedPrecondition: none is free.
+            FailedPrecondition: none is free, another link has one, or the kernel lacks what is named.
         """
         settings = self._settings
         recorded = subnets.recall(settings.directory, settings.quarantine)
-        told = settings.subnet or self._cidr
-        if recorded and len(self._leases):
-            if told not in ("", recorded.subnet):
-                log.warning("pods have addresses of %s: %s is for when they are gone", recorded.subnet, told)
-            return ipaddress.IPv4Network(recorded.subnet)
-        if not told and recorded and not recorded.chosen:
-            told = recorded.subnet
-        if told:
-            record = SubnetRecord(told, chosen=False)
-        else:
-            before = ipaddress.IPv4Network(recorded.subnet) if recorded else None
-            with NetlinkSocket(node_side.NETLINK_ROUTE) as route:
-                record = SubnetRecord(str(subnets.choose(route, settings.bridge, before)), chosen=True)
+        told, in_use = self._told(recorded), self._leases.versions_in_use()
+        settled, open_ = subnets.plan(told, recorded.pools if recorded else Pools(), in_use)
+        lack = ""
+        if 6 in settled or 6 in open_:
+            lack = self._prepare_ipv6(mtu)
+        told_now = [pool for version, pool in settled.items() if version not in in_use]
+        subnets.check_told(route, settings.bridge, told_now)
+        for version, preferred in open_.items():
+            if version == 4 or not lack:
+                settled[version] = subnets.choose(route, settings.bridge, version, preferred)
+            elif preferred is not None:
+                settled[version] = preferred
+        found = pools.of(settled)
+        record = SubnetRecord(str(found.v4 or ""), chosen=told is None, subnet6=str(found.v6 or ""))
         if record != recorded:
             subnets.note(settings.directory, record)
-        return ipaddress.IPv4Network(record.subnet)
+        if lack and found.v4 is None:
+            raise FailedPrecondition(f"pods are to have IPv6 addresses alone, from {found}, but {lack}")
+        return (Pools(found.v4) if lack else found), lack
+
+    def _told(self, recorded: SubnetRecord | None) -> Pools | None:
+        """Return the ranges that were named from outside, now or before; None if they are chosen here."""
+        if self._settings.subnet:
+            return pools.parse("network.subnet", self._settings.subnet)
+        if self._cidr:
+            return pools.parse("pod_cidr", self._cidr)
+        return recorded.pools if recorded is not None and not recorded.chosen else None
+
+    def _prepare_ipv6(self, mtu: int) -> str:
+        """Have the kernel forward IPv6; return why pods cannot have it, or an empty text."""
+        lack = ipv6.find_lack(mtu)
+        if not lack:
+            try:
+                ipv6.forward()
+            except FailedPrecondition as error:
+                lack = str(error)
+        return lack and f"pods get no IPv6: {lack}"
+
+    def _notes(self) -> tuple[str, ...]:
+        """Return what a person should know, though pods can be run."""
+        notes = [self._lack] if self._lack else []
+        notes += [
+            f"link {lease.link} of sandbox {lease.sandbox_id} cannot be removed yet: {lease.failure};"
+            f" {' and '.join(lease.addresses)} stays taken"
+            for lease in self._leases
+            if lease.failure
+        ]
+        return tuple(notes)
 
     def _setup(self, request: SetupRequest) -> NetworkResult:
         if request.netlink_fd is None:
             raise Internal(f"sandbox {request.sandbox_id} came without a netlink socket of its namespace")
         node = self._open()
-        ports = port_mappings.plan(request.port_mappings)
+        ports = port_mappings.plan(request.port_mappings, node.pools.versions)
         link = links.link_name(self._settings.bridge, request.sandbox_id)
-        lease = self._leases.take(request.sandbox_id, link, ports, node.pool)
+        lease = self._leases.take(request.sandbox_id, link, ports, node.pools)
         try:
             port_mappings.check_free(lease.ports)
-            mac = node.connect(lease, request.netns_path, request.netlink_fd)
+            mac, complete = node.connect(lease, request.netns_path, request.netlink_fd)
+            if not complete:
+                log.warning("sandbox %s gets no IPv6 address: its sysctls refuse it", request.sandbox_id)
+                lease = self._leases.without_ipv6(lease)
             node.ports.add(lease.ports)
         except BaseException:
             self._undo(node, lease)
             raise
-        return NetworkResult((lease.address,), POD_INTERFACE, lease.link, mac)
+        return NetworkResult(lease.addresses, POD_INTERFACE, lease.link, mac)
 
     def _undo(self, node: NodeSide, lease: Lease) -> None:
         try:
             node.ports.remove(lease.ports)
             node_side.delete_link(lease.link)
-        except NetlinkError:
+        except NetlinkError as error:
             log.exception("sandbox %s: its network is removed at the next start", lease.sandbox_id)
-            self._leases.release(lease)
+            self._leases.release(lease, str(error))
         else:
             self._leases.drop(lease.sandbox_id)
 
@@ -182,7 +258,7 @@ class BridgeNetwork:
         stale = [lease for lease in self._leases if lease.released or lease.sandbox_id not in live]
         for lease in stale:
             if not lease.released:
-                log.warning("address %s of sandbox %s is free again", lease.address, lease.sandbox_id)
+                log.warning("%s of sandbox %s is free again", " and ".join(lease.addresses), lease.sandbox_id)
                 self._leases.release(lease)
         return stale
 
@@ -201,12 +277,19 @@ class BridgeNetwork:
         else:
             self._remove_all()
 
-    def _set_cidr(self, cidr: str) -> None:
-        changed = cidr not in ("", self._cidr)
-        self._cidr = cidr
-        if changed and not self._settings.subnet and not len(self._leases):
-            self._remove_all()
-            subnets.note(self._settings.directory, SubnetRecord(cidr, chosen=False))
+    def _set_cidr(self, ranges: Pools) -> None:
+        changed = str(ranges) not in ("", self._cidr)
+        self._cidr = str(ranges)
+        if not changed or self._settings.subnet:
+            return
+        if len(self._leases):
+            recorded = subnets.recall(self._settings.directory, self._settings.quarantine)
+            if recorded is not None and recorded.pools != ranges:
+                log.warning("pods have addresses of %s: %s is for when they are gone", recorded.pools, ranges)
+            return
+        self._remove_all()
+        record = SubnetRecord(str(ranges.v4 or ""), chosen=False, subnet6=str(ranges.v6 or ""))
+        subnets.note(self._settings.directory, record)
 
     def _remove_all(self) -> None:
         if len(self._leases) or node_side.pod_links(self._settings.bridge):
@@ -216,4 +299,4 @@ class BridgeNetwork:
             self._node = None
         recorded = subnets.recall(self._settings.directory, self._settings.quarantine)
         if recorded is not None:
-            node_side.remove(self._settings, ipaddress.IPv4Network(recorded.subnet))
+            node_side.remove(self._settings, recorded.pools)

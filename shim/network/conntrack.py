@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _SUBSYSTEM: Final = 1
 _GET: Final = 1
 _DELETE: Final = 2
-_FAMILY_IPV4: Final = 2
+_FAMILIES: Final = {4: 2, 6: 10}  # NFPROTO_*
 _HEADER: Final = struct.Struct("=IHHII")
 _BODY_AT: Final = 20  # nlmsghdr, nfgenmsg
 
@@ -37,7 +37,7 @@ _ZONE: Final = 18
 _FILTER: Final = 25
 _IP: Final = 1
 _PROTO: Final = 2
-_IP_SRC: Final = 1
+_IP_SRC: Final = {4: 1, 6: 3}
 _PROTO_NUMBER: Final = 1
 _PROTO_SRC_PORT: Final = 2
 _PROTO_DST_PORT: Final = 3
@@ -52,13 +52,17 @@ _UDP: Final = bytes((socket.IPPROTO_UDP,))
 
 def forget_led(sock: NetlinkSocket, entries: Iterable[PortEntry]) -> None:
     """Drop the flows that these ports led to their pod, which is going; ``sock`` is of NETLINK_NETFILTER."""
-    _forget(sock, [_plan_led(entry) for entry in entries if entry.protocol == "UDP"], 0)
+    _forget(sock, [(entry.version, _plan_led(entry)) for entry in entries if entry.protocol == "UDP"], 0)
 
 
 def forget_unled(sock: NetlinkSocket, entries: Iterable[PortEntry]) -> None:
     """Drop the flows to these ports that began before they led anywhere."""
     translated = _SOURCE_TRANSLATED | _TARGET_TRANSLATED
-    _forget(sock, [_plan_unled(entry) for entry in entries if entry.protocol == "UDP"], translated)
+    _forget(
+        sock,
+        [(entry.version, _plan_unled(entry)) for entry in entries if entry.protocol == "UDP"],
+        translated,
+    )
 
 
 def parse_flow(data: bytes) -> tuple[int, bytes]:
@@ -74,13 +78,13 @@ def parse_flow(data: bytes) -> tuple[int, bytes]:
     return status, name
 
 
-def _forget(sock: NetlinkSocket, questions: list[Message], spared: int) -> None:
+def _forget(sock: NetlinkSocket, questions: list[tuple[int, Message]], spared: int) -> None:
     """Delete the flows that answer; those with a ``spared`` status bit stay. A failure is only logged."""
     try:
-        for question in questions:
+        for version, question in questions:
             flows = [parse_flow(data) for data in sock.request(question)]
             for _, name in (flow for flow in flows if not flow[0] & spared):
-                (error,) = sock.try_request(_message("drop a flow", _DELETE, netlink.ACK, name))
+                (error,) = sock.try_request(_message("drop a flow", version, _DELETE, netlink.ACK, name))
                 if error is not None and error.errno != errno.ENOENT:
                     raise error
     except NetlinkError as error:
@@ -88,28 +92,28 @@ def _forget(sock: NetlinkSocket, questions: list[Message], spared: int) -> None:
 
 
 def _plan_led(entry: PortEntry) -> Message:
-    source = attribute(_IP_SRC, ipaddress.IPv4Address(entry.pod_ip).packed)
+    source = attribute(_IP_SRC[entry.version], ipaddress.ip_address(entry.pod_ip).packed)
     port = attribute(_PROTO_SRC_PORT, struct.pack(">H", entry.container_port))
     which = nest(_TUPLE_REPLY, nest(_IP, source), nest(_PROTO, attribute(_PROTO_NUMBER, _UDP), port))
-    return _question(0, _BY_IP_SRC | _BY_NUMBER | _BY_SRC_PORT, which)
+    return _question(entry.version, 0, _BY_IP_SRC | _BY_NUMBER | _BY_SRC_PORT, which)
 
 
 def _plan_unled(entry: PortEntry) -> Message:
     port = attribute(_PROTO_DST_PORT, struct.pack(">H", entry.host_port))
     which = nest(_TUPLE_ORIG, nest(_PROTO, attribute(_PROTO_NUMBER, _UDP), port))
-    return _question(_BY_NUMBER | _BY_DST_PORT, 0, which)
+    return _question(entry.version, _BY_NUMBER | _BY_DST_PORT, 0, which)
 
 
-def _question(of_orig: int, of_reply: int, which: bytes) -> Message:
+def _question(version: int, of_orig: int, of_reply: int, which: bytes) -> Message:
     by = nest(
         _FILTER,
         attribute(1, struct.pack("=I", of_orig)),
         attribute(2, struct.pack("=I", of_reply)),
     )
-    return _message("list flows", _GET, netlink.DUMP, which, by)
+    return _message("list flows", version, _GET, netlink.DUMP, which, by)
 
 
-def _message(what: str, kind: int, flags: int, *attributes: bytes) -> Message:
-    body = struct.pack(">BBH", _FAMILY_IPV4, 0, 0) + b"".join(attributes)
+def _message(what: str, version: int, kind: int, flags: int, *attributes: bytes) -> Message:
+    body = struct.pack(">BBH", _FAMILIES[version], 0, 0) + b"".join(attributes)
     header = _HEADER.pack(_HEADER.size + len(body), _SUBSYSTEM << 8 | kind, netlink.REQUEST | flags, 0, 0)
     return Message(what, header + body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from shim.network import netlink
@@ -16,11 +17,15 @@ from shim.network.netlink import Message
 
 NETLINK_NETFILTER: Final = 12
 
+FAMILIES: Final = {4: 2, 6: 10}  # NFPROTO_* by IP version
+
 PREROUTING: Final = 0
+FORWARD: Final = 2
 OUTPUT: Final = 3
 POSTROUTING: Final = 4
 PRIORITY_RAW: Final = -300
 PRIORITY_DST: Final = -100
+PRIORITY_FILTER: Final = 0
 PRIORITY_SRC: Final = 100
 
 # 32-bit registers; NAME is the 16 bytes of four of them.
@@ -38,7 +43,6 @@ UNEQUAL: Final = 1
 _SUBSYSTEM: Final = 10
 _BATCH_BEGIN: Final = 0x10
 _BATCH_END: Final = 0x11
-_FAMILY_IPV4: Final = 2
 _MAP: Final = 8
 _FIB_ADDRTYPE: Final = 3
 _FIB_DADDR: Final = 2
@@ -51,15 +55,28 @@ _DROP: Final = 0
 _HEADER: Final = struct.Struct("=IHHII")
 
 # Types as nft(8) shows them: six bits for each part of a concatenation.
-_TYPE_IPV4: Final = 7
+_TYPE_ADDRESS: Final = {4: 7, 6: 8}
 _TYPE_PROTOCOL: Final = 12
 _TYPE_PORT: Final = 13
+
+_ADDRESS_BYTES: Final = {4: 4, 6: 16}
 
 Expression = bytes
 
 
-def _message(what: str, kind: int, flags: int, *attributes: bytes) -> Message:
-    body = struct.pack(">BBH", _FAMILY_IPV4, 0, 0) + b"".join(attributes)
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table for packets of one IP version, 4 or 6."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"nft table {self.name!r} of IPv{self.version}"
+
+
+def _message(what: str, table: Table, kind: int, flags: int, *attributes: bytes) -> Message:
+    body = struct.pack(">BBH", FAMILIES[table.version], 0, 0) + b"".join(attributes)
     flags |= netlink.REQUEST | netlink.ACK
     header = _HEADER.pack(_HEADER.size + len(body), _SUBSYSTEM << 8 | kind, flags, 0, 0)
     return Message(what, header + body)
@@ -76,62 +93,66 @@ def _border(what: str, kind: int) -> Message:
     return Message(f"{what} a transaction of nftables", header + body, wants_ack=False)
 
 
-def new_table(table: str) -> Message:
+def new_table(table: Table) -> Message:
     """Make a table; one that is there stays as it is."""
-    return _message(f"make nft table {table!r}", 0, netlink.CREATE, text(1, table), be32(2, 0))
+    attributes = (text(1, table.name), be32(2, 0))
+    return _message(f"make {table}", table, 0, netlink.CREATE, *attributes)
 
 
-def delete_table(table: str) -> Message:
+def delete_table(table: Table) -> Message:
     """Remove a table with all that is in it."""
-    return _message(f"remove nft table {table!r}", 2, 0, text(1, table))
+    return _message(f"remove {table}", table, 2, 0, text(1, table.name))
 
 
-def get_table(table: str) -> Message:
+def get_table(table: Table) -> Message:
     """Ask for a table; it is no part of a transaction."""
-    return _message(f"find nft table {table!r}", 1, 0, text(1, table))
+    return _message(f"find {table}", table, 1, 0, text(1, table.name))
 
 
-def new_chain(table: str, name: str, kind: str, hook: int, priority: int) -> Message:
+def new_chain(table: Table, name: str, kind: str, hook: int, priority: int) -> Message:
     """Make a chain of type ``nat`` or ``filter`` that accepts what no rule of it changes."""
     where = nest(4, be32(1, hook), be32(2, priority))
-    attributes = (text(1, table), text(3, name), where, be32(5, 1), text(7, kind))
-    return _message(f"make nft chain {name!r}", 3, netlink.CREATE, *attributes)
+    attributes = (text(1, table.name), text(3, name), where, be32(5, 1), text(7, kind))
+    return _message(f"make nft chain {name!r}", table, 3, netlink.CREATE, *attributes)
 
 
-def new_map(table: str, name: str, *, with_address: bool) -> Message:
+def new_map(table: Table, name: str, *, with_address: bool) -> Message:
     """Make a map from ([address .] protocol . port) to (address . port)."""
-    key_type = _TYPE_PROTOCOL << 6 | _TYPE_PORT | (_TYPE_IPV4 << 12 if with_address else 0)
+    address, address_bytes = _TYPE_ADDRESS[table.version], _ADDRESS_BYTES[table.version]
+    key_type = _TYPE_PROTOCOL << 6 | _TYPE_PORT | (address << 12 if with_address else 0)
     attributes = (
-        text(1, table),
+        text(1, table.name),
         text(2, name),
         be32(3, _MAP),
         be32(4, key_type),
-        be32(5, 12 if with_address else 8),
-        be32(6, _TYPE_IPV4 << 6 | _TYPE_PORT),
-        be32(7, 8),
+        be32(5, address_bytes + 8 if with_address else 8),
+        be32(6, address << 6 | _TYPE_PORT),
+        be32(7, address_bytes + 4),
         be32(10, 2 if with_address else 1),
     )
-    return _message(f"make nft map {name!r}", 9, netlink.CREATE, *attributes)
+    return _message(f"make nft map {name!r}", table, 9, netlink.CREATE, *attributes)
 
 
-def add_elements(table: str, name: str, elements: Iterable[tuple[bytes, bytes]]) -> Message:
+def add_elements(table: Table, name: str, elements: Iterable[tuple[bytes, bytes]]) -> Message:
     """Add (key, value) pairs to a map; the same one twice is no error. At most some 500 fit."""
     nested = (nest(1, nest(1, attribute(1, key)), nest(2, attribute(1, value))) for key, value in elements)
-    attributes = (text(1, table), text(2, name), nest(3, *nested))
-    return _message(f"add to nft map {name!r}", 12, netlink.CREATE, *attributes)
+    attributes = (text(1, table.name), text(2, name), nest(3, *nested))
+    return _message(f"add to nft map {name!r}", table, 12, netlink.CREATE, *attributes)
 
 
-def delete_element(table: str, name: str, key: bytes) -> Message:
+def delete_element(table: Table, name: str, key: bytes) -> Message:
     """Remove one element from a map."""
     element = nest(1, nest(1, attribute(1, key)))
-    attributes = (text(1, table), text(2, name), nest(3, element))
-    return _message(f"remove from nft map {name!r}", 14, 0, *attributes)
+    attributes = (text(1, table.name), text(2, name), nest(3, element))
+    return _message(f"remove from nft map {name!r}", table, 14, 0, *attributes)
 
 
-def new_rule(table: str, chain: str, expressions: Iterable[Expression]) -> Message:
+def new_rule(table: Table, chain: str, expressions: Iterable[Expression]) -> Message:
     """Add a rule to the end of a chain."""
-    attributes = (text(1, table), text(2, chain), nest(4, *expressions))
-    return _message(f"add a rule to nft chain {chain!r}", 6, netlink.CREATE | netlink.APPEND, *attributes)
+    attributes = (text(1, table.name), text(2, chain), nest(4, *expressions))
+    return _message(
+        f"add a rule to nft chain {chain!r}", table, 6, netlink.CREATE | netlink.APPEND, *attributes
+    )
 
 
 def _expression(name: str, *attributes: bytes) -> Expression:
@@ -172,11 +193,11 @@ def to_this_node(register: int) -> list[Expression]:
     return [load, compare(register, EQUAL, struct.pack("=I", _LOCAL))]
 
 
-def was_led_here(register: int) -> list[Expression]:
-    """Go on if the packet's destination was translated."""
+def was_led_here(register: int, operator: int = UNEQUAL) -> list[Expression]:
+    """Go on if the packet's destination was translated, with ``EQUAL`` if it was not."""
     bits = struct.pack("=I", _STATUS_DNAT)
     load = _expression("ct", be32(1, register), be32(2, _CT_STATUS))
-    return [load, mask(register, bits), compare(register, UNEQUAL, bytes(4))]
+    return [load, mask(register, bits), compare(register, operator, bytes(4))]
 
 
 def lookup(name: str, source: int, target: int) -> Expression:
@@ -184,9 +205,9 @@ def lookup(name: str, source: int, target: int) -> Expression:
     return _expression("lookup", text(1, name), be32(2, source), be32(3, target))
 
 
-def translate(address: int, port: int) -> Expression:
+def translate(version: int, address: int, port: int) -> Expression:
     """Lead the packet to what these registers hold."""
-    return _expression("nat", be32(1, _NAT_DST), be32(2, _FAMILY_IPV4), be32(3, address), be32(5, port))
+    return _expression("nat", be32(1, _NAT_DST), be32(2, FAMILIES[version]), be32(3, address), be32(5, port))
 
 
 def drop() -> Expression:

@@ -40,11 +40,16 @@ class SetupRequest:
 
 @dataclass(frozen=True, slots=True)
 class NetworkCondition:
-    """The CRI's NetworkReady condition."""
+    """The CRI's NetworkReady condition.
+
+    Attributes:
+        notes: what a person should know although pods can be run: one sentence each.
+    """
 
     ready: bool
     reason: str = ""
     message: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Network(Protocol):

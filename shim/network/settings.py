@@ -15,9 +15,11 @@ class BridgeSettings:
         directory: for its records; it is made if it is missing.
         quarantine: where records that cannot be read are moved to.
         bridge: name of the bridge; also sets apart the links and the table of two daemons on one node.
-        subnet: IPv4 range for pods; empty means: one that collides with no route of the node, chosen once.
+        subnet: ranges for pods, of IPv4, of IPv6, or one of each with a comma between: pods get addresses of
+            these alone. Empty means: one of each that collides with no route of the node, chosen once.
         mtu: of pods' links; 0 means: that of the link with the default route.
         masquerade: whether what leaves the node carries the node's address.
+        isolated: whether pods reach each other only by ports of the node.
     """
 
     directory: str
@@ -26,6 +28,7 @@ class BridgeSettings:
     subnet: str = ""
     mtu: int = 0
     masquerade: bool = True
+    isolated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Final
 
 from shim.model.sandbox import SandboxSpec
 from shim.runtime.plan import Plan
-from shim.runtime.plan_sysctls import is_ipc, plan_sysctls
+from shim.runtime.plan_sysctls import is_ipc, is_optional, plan_sysctls
 from shim.runtime.plan_volumes import to_id_map
 from shim.runtime.steps import Step
 from shim.runtime.steps_namespaces import (
@@ -43,7 +43,7 @@ def plan_namespaces(spec: SandboxSpec, hostname: str, shm: str) -> Plan:
         steps.append(SetHostname(hostname))
     # Before any interface is up: what it begins with follows from some of them.
     for name, value in plan_sysctls(spec).items():
-        steps.append(WriteSysctl(name, value, root[0] if is_ipc(name) else 0))
+        steps.append(WriteSysctl(name, value, root[0] if is_ipc(name) else 0, is_optional(name, spec)))
     if "net" in kinds:
         steps += [LoopbackUp(), SendNetlink()]
     if "user" in spec.pins:

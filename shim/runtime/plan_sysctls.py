@@ -21,6 +21,13 @@ NETWORK_SYSCTLS: Final = {
     "net.ipv4.ip_unprivileged_port_start": "0",
     "net.ipv4.ping_group_range": "0 2147483647",
 }
+# The built-in network gives no address away twice, so nobody need be asked whether it is taken; and a pod
+# listens to no router advertisement, since another pod could send it (CVE-2020-10749).
+BUILTIN_SYSCTLS: Final = {
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.default.accept_ra": "0",
+}
+_BUILTIN: Final = "builtin"  # shim.network.select.BUILTIN
 # Names by the kind of namespace that they belong to (namespaces(7), ipc_namespaces(7)).
 _BELONGS_TO: Final = {
     "net": re.compile(r"net\..+"),
@@ -70,6 +77,8 @@ def plan_sysctls(spec: SandboxSpec) -> dict[str, str]:
         InvalidArgument: one cannot be set.
     """
     defaults = NETWORK_SYSCTLS if "net" in spec.pins else {}
+    if "net" in spec.pins and spec.network == _BUILTIN:
+        defaults = defaults | BUILTIN_SYSCTLS
     asked = check(spec.config.sysctls, spec.pins)
     return defaults | {name: value for name, value in asked.items() if not _OF_AN_INTERFACE.fullmatch(name)}
 
@@ -87,6 +96,11 @@ def plan_interface_sysctls(spec: SandboxSpec) -> Plan | None:
     return Plan(
         "namespaces", (OpenNamespaces((("net", spec.pins["net"]),)), JoinNamespaces(("net",)), *writes)
     )
+
+
+def is_optional(name: str, spec: SandboxSpec) -> bool:
+    """Tell whether a kernel without this parameter is no error: nobody asked for it."""
+    return name in BUILTIN_SYSCTLS and name not in check(spec.config.sysctls, spec.pins)
 
 
 def is_ipc(name: str) -> bool:

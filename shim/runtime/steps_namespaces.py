@@ -201,11 +201,13 @@ class WriteSysctl(Step):
     Attributes:
         name: with dots between its parts, and a slash for a dot in one, as sysctl(8) has it.
         uid: host id of root of the namespace that it belongs to: the kernel asks nothing else of some.
+        optional: a kernel that does not have it is no error.
     """
 
     name: str
     value: str
     uid: int = 0
+    optional: bool = False
 
     def describe(self) -> str:
         """Name it."""
@@ -223,6 +225,8 @@ class WriteSysctl(Step):
             finally:
                 os.close(fd)
         except OSError as error:
+            if self.optional and isinstance(error, FileNotFoundError):
+                return
             reason = _SYSCTL_ERRORS.get(error.errno or 0)
             if reason is not None:
                 raise InvalidArgument(f"sysctl {self.name} cannot be {self.value!r}: {reason}") from None

@@ -48,6 +48,8 @@ class Settings:
     Attributes:
         hostname: of the node; what containers on the host network see.
         netns_dir: where network namespaces are pinned, as ``cri-shim-<sandbox id>``.
+        ip_pref: which version of IP a pod's primary address has: ``ipv4``, ``ipv6``, or ``cni``: that of the
+            first which its network names.
         handlers: the runtime handlers by name; the empty name in a request means ``default_handler``.
         log_line_bytes: longer lines of output are split in a container's log.
         exec_output_bytes: how much output of one ExecSync is kept, both streams together.
@@ -61,6 +63,7 @@ class Settings:
 
     hostname: str
     netns_dir: str = "/run/netns"
+    ip_pref: str = "ipv4"
     handlers: Mapping[str, HandlerFeatures] = field(
         default_factory=lambda: {DEFAULT_HANDLER: HandlerFeatures()}
     )

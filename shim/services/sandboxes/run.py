@@ -9,7 +9,7 @@ from typing import Final
 
 from shim.errors import AlreadyExists
 from shim.model import ids
-from shim.model.network import NetworkResult
+from shim.model.network import NetworkResult, order_ips
 from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec, SandboxState, SandboxStatus
 from shim.model.security import NamespaceMode
 from shim.network.plugin import SetupRequest
@@ -134,7 +134,7 @@ async def _build(node: Node, spec: SandboxSpec) -> NetworkResult | None:
             request = _network_request(spec, fds.get("netlink"))
             network = await node.networks.get(spec.network).setup(request)
         await node.launcher.interface_sysctls(spec)
-        return network
+        return dataclasses.replace(network, ips=order_ips(network.ips, node.settings.ip_pref))
     finally:
         for fd in fds.values():
             os.close(fd)

@@ -16,6 +16,10 @@ from shim.services.validate import userns, values
 
 MAX_HOSTNAME: Final = 64  # HOST_NAME_MAX of Linux
 MAX_PORT: Final = 65535
+# What a kubelet leaves of a resolv.conf, and a resolver reads of one (resolv.conf(5)).
+MAX_DNS_SERVERS: Final = 3
+MAX_DNS_SEARCHES: Final = 32
+MAX_DNS_SEARCH_CHARACTERS: Final = 2048
 
 
 def check(config: SandboxConfig) -> None:
@@ -49,9 +53,23 @@ def check(config: SandboxConfig) -> None:
 def _dns(config: SandboxConfig) -> None:
     if config.dns is None:
         return
-    values.one_line("dns_config.servers", config.dns.servers)
-    values.one_line("dns_config.searches", config.dns.searches)
-    values.one_line("dns_config.options", config.dns.options)
+    dns = config.dns
+    for field, words, most in (
+        ("servers", dns.servers, MAX_DNS_SERVERS),
+        ("searches", dns.searches, MAX_DNS_SEARCHES),
+        ("options", dns.options, len(dns.options)),
+    ):
+        values.one_line(f"dns_config.{field}", words)
+        if len(words) > most:
+            raise InvalidArgument(f"dns_config.{field} has {len(words)} entries; at most {most} are accepted")
+        for word in words:
+            if len(word.split()) != 1:
+                raise InvalidArgument(f"dns_config.{field} {word!r} is not one word")
+    size = len(" ".join(dns.searches))
+    if size > MAX_DNS_SEARCH_CHARACTERS:
+        raise InvalidArgument(
+            f"dns_config.searches have {size} characters; at most {MAX_DNS_SEARCH_CHARACTERS} are accepted"
+        )
 
 
 def _port(mapping: PortMapping) -> None:

@@ -14,10 +14,11 @@ import ipaddress
 import os
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pytest
 
@@ -34,6 +35,7 @@ T = TypeVar("T")
 NET = namespaces.KINDS["net"]
 BRIDGE = "cri-shim-test0"
 OUTSIDE, NODE = "192.0.2.2", "192.0.2.1"
+OUTSIDE6, NODE6 = "2001:db8::2", "2001:db8::1"
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -57,16 +59,15 @@ class Namespace:
         """Return what connects from in here."""
         return lambda: self.do(lambda: socket.create_connection((address, port), timeout=5))
 
-    def listen(self, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-        def make() -> socket.socket:
-            sock = socket.socket(socket.AF_INET, kind)
-            sock.settimeout(5)
-            sock.bind(("", port))
-            if kind == socket.SOCK_STREAM:
-                sock.listen()
-            return sock
-
-        return self.do(make)
+    def listen(
+        self,
+        port: int,
+        kind: socket.SocketKind = socket.SOCK_STREAM,
+        protocol: int = 0,
+        address: str = "::",
+    ) -> socket.socket:
+        """Listen on all addresses of both versions of IP; IPv4 peers are seen as such."""
+        return self.do(lambda: listening(address, port, kind, protocol))
 
     def close(self) -> None:
         os.close(self.fd)
@@ -116,16 +117,23 @@ class World:
         self.pods: dict[str, Namespace] = {}
         self.results: dict[str, NetworkResult] = {}
 
-    def settings(self, name: str = BRIDGE, subnet: str = "") -> BridgeSettings:
+    def bridge(self, name: str = BRIDGE, **settings: Any) -> BridgeNetwork:
         place = self.directory / name
-        return BridgeSettings(str(place), str(place / "quarantine"), name, subnet)
+        return BridgeNetwork(BridgeSettings(str(place), str(place / "quarantine"), name, **settings))
 
-    def bridge(self, name: str = BRIDGE, subnet: str = "") -> BridgeNetwork:
-        return BridgeNetwork(self.settings(name, subnet))
+    async def pod(
+        self, number: int, *ports: PortMapping, prepare: Callable[[Namespace], None] | None = None
+    ) -> Namespace:
+        """Make a pod; its addresses are in ``results``.
 
-    async def pod(self, number: int, *ports: PortMapping) -> Namespace:
-        """Make a pod; its address is in ``results``."""
+        Args:
+            number: its own, up to 255.
+            ports: of the node.
+            prepare: is called with the namespace before the network comes.
+        """
         pod = Namespace()
+        if prepare is not None:
+            prepare(pod)
         request = SetupRequest(
             sandbox_id=sandbox(number),
             name=f"pod{number}",
@@ -143,8 +151,15 @@ class World:
         self.pods[sandbox(number)] = pod
         return pod
 
-    def address(self, number: int) -> str:
-        return self.results[sandbox(number)].ips[0]
+    def address(self, number: int, version: int = 4) -> str:
+        ips = map(ipaddress.ip_address, self.results[sandbox(number)].ips)
+        return next(str(ip) for ip in ips if ip.version == version)
+
+    def gateway(self, version: int = 4) -> str:
+        """The address of the node on the bridge."""
+        prefix_length = {4: 16, 6: 64}[version]
+        pod = ipaddress.ip_interface(f"{next(iter(self.results.values())).ips[version == 6]}/{prefix_length}")
+        return str(pod.network[1])
 
     async def end(self, number: int, *, namespace_first: bool = False) -> None:
         """Tear a pod down, its namespace after or before its network."""
@@ -168,28 +183,55 @@ class World:
         found = []
         with NetlinkSocket(nft.NETLINK_NETFILTER) as netfilter:
             for name in (BRIDGE, "cri-shim-test1"):
-                (error,) = netfilter.try_request(nft.get_table(name))
-                if error is None:
+                tables = [nft.get_table(nft.Table(name, version)) for version in (4, 6)]
+                if None in netfilter.try_request(*tables):
                     found.append(name)
         return found
 
     def remove_link(self, name: str) -> None:
         node_side.delete_link(name)
 
-    def remove_table(self, name: str) -> None:
+    def rename(self, name: str, to: str) -> None:
+        subprocess.run(["ip", "link", "set", name, "down"], check=True)
+        subprocess.run(["ip", "link", "set", name, "name", to, "up"], check=True)
+
+    def give(self, link: str, address: str) -> None:
+        at_once = ["nodad"] if ":" in address else []
+        subprocess.run(["ip", "address", "add", address, "dev", link, *at_once], check=True)
+
+    def route_to(self, machine: Namespace) -> None:
+        """Lead what is for nobody here to the machine outside."""
+        del machine
+        subprocess.run(["ip", "route", "add", "default", "via", OUTSIDE], check=True)
+
+    def in_file(self, path: str) -> IO[bytes]:
+        return open(path, "rb")  # the process ends with it
+
+    def lead_by_gateway(self, pod: Namespace, version: int) -> None:
+        """Have a pod send to its neighbours by way of the node."""
+        for number in range(1, len(self.results) + 1):
+            address, length = self.address(number, version), {4: 32, 6: 128}[version]
+            command = [
+                "ip",
+                f"-{version}",
+                "route",
+                "add",
+                f"{address}/{length}",
+                "via",
+                self.gateway(version),
+            ]
+            if address not in self.results[sandbox(2)].ips:
+                pod.do(lambda command=command: subprocess.run(command, check=True))  # type: ignore[misc]
+
+    def remove_table(self, name: str, version: int = 4) -> None:
         with NetlinkSocket(nft.NETLINK_NETFILTER) as netfilter:
-            netfilter.request(*nft.batch([nft.delete_table(name)]))
+            netfilter.request(*nft.batch([nft.delete_table(nft.Table(name, version))]))
 
     def listen(
         self, port: int, address: str = "127.0.0.1", kind: socket.SocketKind = socket.SOCK_STREAM
     ) -> socket.socket:
         """Listen on the node."""
-        sock = socket.socket(socket.AF_INET, kind)
-        sock.settimeout(5)
-        sock.bind((address, port))
-        if kind == socket.SOCK_STREAM:
-            sock.listen()
-        return sock
+        return listening(address, port, kind)
 
     def leases(self) -> list[str]:
         return sorted(path.stem for path in (self.directory / BRIDGE / "leases").iterdir())
@@ -201,7 +243,7 @@ class World:
             with accepted:
                 accepted.sendall(b"hello")
                 assert client.recv(5) == b"hello"
-            return str(peer[0])
+            return plain(peer[0])
 
     def ask(self, server: socket.socket, client: socket.socket, address: str, port: int) -> str:
         """Send a datagram, check that it is ``server`` who answers, and return whom it saw."""
@@ -209,8 +251,9 @@ class World:
         client.sendto(b"ping", (address, port))
         data, peer = server.recvfrom(100)
         server.sendto(data[::-1], peer)
-        assert client.recvfrom(100) == (b"gnip", (address, port))
-        return str(peer[0])
+        data, answers = client.recvfrom(100)
+        assert (data, answers[:2]) == (b"gnip", (address, port))
+        return plain(peer[0])
 
     def send_frame(self, pod: Namespace, source: str, target: str, port: int) -> None:
         """Send a datagram to the node's hardware address, past the pod's own routing."""
@@ -236,26 +279,46 @@ class World:
         return sandbox(number)
 
     @contextlib.contextmanager
-    def outside(self) -> Iterator[Namespace]:
+    def outside(self, mtu: int = 1500) -> Iterator[Namespace]:
         """Yield a machine on the other end of the node's uplink, which knows no route to pods."""
         there = Namespace()
         with NetlinkSocket(node_side.NETLINK_ROUTE) as here:
-            here.request(links.encode_veth("uplink", 0, 1500, "02:00:00:00:00:02", "eth0", there.fd))
-            _configure(here, "uplink", NODE)
+            here.request(links.encode_veth("uplink", 0, mtu, "02:00:00:00:00:02", "eth0", there.fd))
+            _configure(here, "uplink", NODE, NODE6)
         with NetlinkSocket(node_side.NETLINK_ROUTE, there.netlink.fileno()) as far:
-            _configure(far, "eth0", OUTSIDE)
+            _configure(far, "eth0", OUTSIDE, OUTSIDE6)
         try:
             yield there
         finally:
             there.close()
 
 
-def _configure(route: NetlinkSocket, name: str, address: str) -> None:
+def _configure(route: NetlinkSocket, name: str, address: str, address6: str) -> None:
     index = links.parse_index(route.request(links.encode_get_link(name))[0])
     route.request(
-        links.encode_address(index, name, ipaddress.IPv4Interface(f"{address}/24")),
+        links.encode_no_ipv6_address(name),
         links.encode_link_up(index, name),
+        links.encode_address(index, name, ipaddress.IPv4Interface(f"{address}/24")),
+        links.encode_address(index, name, ipaddress.IPv6Interface(f"{address6}/64")),
+        links.encode_address(index, name, links.link_local(f"02:00:00:00:00:{address[-1]:0>2}")),
     )
+
+
+def listening(
+    address: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM, protocol: int = 0
+) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind, protocol)
+    sock.settimeout(5)
+    sock.bind((address, port))
+    if kind == socket.SOCK_STREAM:
+        sock.listen()
+    return sock
+
+
+def plain(address: str) -> str:
+    """Return an address as people write it: that of an IPv4 peer of an IPv6 socket as IPv4."""
+    ip = ipaddress.ip_address(address)
+    return str((ip.ipv4_mapped if ip.version == 6 else None) or ip)
 
 
 def sandbox(number: int) -> str:

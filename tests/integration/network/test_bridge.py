@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,26 +19,30 @@ OnNode = Callable[[Callable[[Any], Awaitable[Any]]], Any]
 WEB = PortMapping(Protocol.TCP, 80, 8080)
 
 
-def test_pods_reach_each_other_and_the_node_reaches_them(on_node: OnNode) -> None:
+@pytest.mark.parametrize("version", [4, 6])
+def test_pods_reach_each_other_and_the_node_reaches_them(on_node: OnNode, version: int) -> None:
     async def body(world: Any) -> None:
         one, two = await world.pod(1), await world.pod(2)
         server = two.listen(80)
-        assert world.call(server, one.connect(world.address(2), 80)) == world.address(1)
-        assert world.call(server, world.connect(world.address(2), 80)) == "10.88.0.1"
+        assert world.call(server, one.connect(world.address(2, version), 80)) == world.address(1, version)
+        assert world.call(server, world.connect(world.address(2, version), 80)) == world.gateway(version)
         result = world.results[world.sandbox(1)]
-        assert result.ips == ("10.88.0.2",)
+        assert [ipaddress.ip_address(ip).version for ip in result.ips] == [4, 6]
+        assert result.ips[0] == "10.88.0.2"
+        assert ipaddress.ip_address(result.ips[1]) in ipaddress.ip_network("fd00::/8")
         assert result.mac == "0a:58:0a:58:00:02"
         assert result.host_interface in world.links()
 
     on_node(body)
 
 
-def test_what_leaves_the_node_carries_its_address(on_node: OnNode) -> None:
+@pytest.mark.parametrize(("outside", "node"), [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")])
+def test_what_leaves_the_node_carries_its_address(on_node: OnNode, outside: str, node: str) -> None:
     async def body(world: Any) -> None:
         with world.outside() as machine:
             pod = await world.pod(1)
             server = machine.listen(80)
-            assert world.call(server, pod.connect("192.0.2.2", 80)) == "192.0.2.1"
+            assert world.call(server, pod.connect(outside, 80)) == node
 
     on_node(body)
 
@@ -161,10 +166,19 @@ def test_a_bridge_that_was_removed_comes_back_with_its_pods(on_node: OnNode) -> 
     on_node(body)
 
 
-def test_rules_that_were_flushed_come_back_with_the_next_status(on_node: OnNode) -> None:
+@pytest.mark.parametrize("version", [4, 6])
+def test_rules_that_were_flushed_come_back_with_the_next_status(on_node: OnNode, version: int) -> None:
     async def body(world: Any) -> None:
         pod = await world.pod(1, WEB)
         world.remove_table(world.bridge_name)
+        world.remove_table(world.bridge_name, 6)
+        if version == 6:  # the other is there again
+            await world.network.status()
+            world.remove_table(world.bridge_name, 6)
+            assert (await world.network.status()).ready
+            server = pod.listen(80)
+            assert world.call(server, world.connect(world.gateway(6), 8080)) == world.gateway(6)
+            return
         with pytest.raises(ConnectionRefusedError):
             world.connect("127.0.0.1", 8080)()
         assert (await world.network.status()).ready
@@ -206,14 +220,14 @@ def test_eight_at_once_and_a_caller_that_leaves(on_node: OnNode) -> None:
 
 def test_the_kubelets_range_is_taken_while_no_pod_has_an_address(on_node: OnNode) -> None:
     async def body(world: Any) -> None:
-        await world.network.update_pod_cidr("fd00::/64,10.7.0.0/24")
+        await world.network.update_pod_cidr("fd00:7::/64,10.7.0.0/24")
         await world.pod(1)
-        assert world.address(1) == "10.7.0.2"
+        assert world.results[world.sandbox(1)].ips == ("10.7.0.2", "fd00:7::2")
         await world.network.update_pod_cidr("10.9.0.0/24")
         await world.pod(2)
         assert world.address(2) == "10.7.0.3"
         await world.restart()
         await world.pod(3)
-        assert world.address(3) == "10.7.0.4"
+        assert world.results[world.sandbox(3)].ips == ("10.7.0.4", "fd00:7::4")
 
     on_node(body)

@@ -3,14 +3,16 @@
 import ipaddress
 from typing import Any
 
+import pytest
 from pyroute2.netlink.nfnetlink import nftsocket
 
-from shim.network import nft
+from shim.network import links, nft
 from shim.network.hostports import encode_entry, plan_elements, plan_table
 from shim.network.netlink import Message
 from shim.network.port_mappings import PortEntry
 
 SUBNET = ipaddress.IPv4Network("10.88.0.0/16")
+SUBNET6 = ipaddress.IPv6Network("fd00::/64")
 WEB = PortEntry("TCP", "", 8080, "10.88.0.7", 80)
 KINDS = {
     0: nftsocket.nft_table_msg,
@@ -46,10 +48,16 @@ def test_an_element_is_padded_part_by_part() -> None:
     )
     name, key, _ = encode_entry(PortEntry("UDP", "192.0.2.1", 53, "10.88.0.7", 53))
     assert (name, key) == ("address_ports", bytes((192, 0, 2, 1, 17, 0, 0, 0, 0, 53, 0, 0)))
+    name, key, value = encode_entry(PortEntry("SCTP", "2001:db8::1", 9, "fd00::7", 9, 6))
+    host, pod = ipaddress.IPv6Address("2001:db8::1").packed, ipaddress.IPv6Address("fd00::7").packed
+    assert (name, key) == ("address_ports", host + bytes((132, 0, 0, 0, 0, 9, 0, 0)))
+    assert value == pod + bytes((0, 9, 0, 0))
 
 
-def test_the_table_is_replaced_as_a_whole() -> None:
-    messages = plan_table("br", SUBNET, masquerade=True)
+@pytest.mark.parametrize(("subnet", "family"), [(SUBNET, 2), (SUBNET6, 10)])
+def test_the_table_is_replaced_as_a_whole(subnet: links.Network, family: int) -> None:
+    messages = plan_table("br", subnet, masquerade=True)
+    assert {message.data[16] for message in messages} == {family}
     assert [message.data[4] for message in messages[:3]] == [0, 2, 0]  # made if missing, removed, made
     chains = [decoded(message.data) for message in messages if message.data[4] == 3]
     assert {chain.get_attr("NFTA_CHAIN_NAME"): chain.get_attr("NFTA_CHAIN_TYPE") for chain in chains} == {
@@ -62,12 +70,34 @@ def test_the_table_is_replaced_as_a_whole() -> None:
     assert (hook.get_attr("NFTA_HOOK_HOOKNUM"), hook.get_attr("NFTA_HOOK_PRIORITY")) == (0, -300)
 
 
-def test_ports_lead_on_only_what_is_meant_for_the_node() -> None:
-    rules = rules_of(plan_table("br", SUBNET, masquerade=True))
+@pytest.mark.parametrize(("subnet", "sources"), [(SUBNET, 3), (SUBNET6, 2)])  # nothing comes from ::1
+def test_ports_lead_on_only_what_is_meant_for_the_node(subnet: links.Network, sources: int) -> None:
+    rules = rules_of(plan_table("br", subnet, masquerade=True))
     assert rules["prerouting"] == rules["output"]
     assert all(rule[:2] == ["fib", "cmp"] and rule[-2:] == ["lookup", "nat"] for rule in rules["output"])
     assert all(rule[-1] == "immediate" for rule in rules["guard"])
-    assert len(rules["postrouting"]) == 3
+    assert len(rules["postrouting"]) == sources
+    assert "forward" not in rules
+
+
+def test_isolated_pods_meet_one_more_rule() -> None:
+    rules = rules_of(plan_table("br", SUBNET6, masquerade=True, isolated=True))
+    assert rules["forward"] == [["meta", "cmp", "meta", "cmp", "ct", "bitwise", "cmp", "immediate"]]
+
+
+def test_what_goes_to_the_loopback_address_of_ipv6_is_led_nowhere() -> None:
+    rules = rules_of(plan_table("br", SUBNET6, masquerade=True))
+    assert rules["output"][1] == [
+        "fib",
+        "cmp",
+        "payload",
+        "bitwise",
+        "cmp",
+        "meta",
+        "payload",
+        "lookup",
+        "nat",
+    ]
 
 
 def test_masquerade_can_be_left_out() -> None:
@@ -76,15 +106,16 @@ def test_masquerade_can_be_left_out() -> None:
 
 def test_many_ports_are_cut_into_what_a_socket_can_send() -> None:
     entries = [PortEntry("TCP", "", 1000 + n, "10.88.0.7", 80) for n in range(1200)]
+    entries += [PortEntry("TCP", "", 1000 + n, "fd00::7", 80, 6) for n in range(100)]
     parts = list(plan_elements("br", entries))
     counts = [len(decoded(m.data).get_attr("NFTA_SET_ELEM_LIST_ELEMENTS")) for part in parts for m in part]
-    assert counts == [500, 500, 200]
+    assert counts == [500, 500, 200, 100]
     assert all(len(message.data) < 1 << 16 for part in parts for message in part)
     assert list(plan_elements("br", [])) == []
 
 
 def test_a_transaction_has_a_beginning_and_an_end() -> None:
-    first, table, last = nft.batch([nft.new_table("br")])
+    first, table, last = nft.batch([nft.new_table(nft.Table("br", 4))])
     assert [(message.data[4], message.wants_ack) for message in (first, table, last)] == [
         (0x10, False),
         (0, True),

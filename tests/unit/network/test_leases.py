@@ -1,5 +1,6 @@
 """Leases: who has which address, on disk before anything else."""
 
+import dataclasses
 import ipaddress
 import json
 import os
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from shim.errors import AlreadyExists, ResourceExhausted
-from shim.network.leases import Leases
+from shim.network.leases import VERSION, Leases
 from shim.network.port_mappings import PortEntry
 
 POOL = ipaddress.IPv4Network("10.1.2.0/29")  # .1 is the gateway's, .2 to .6 are for pods
+POOL6 = ipaddress.IPv6Network("fd00::/64")
 WEB = PortEntry("TCP", "", 8080, "", 80)
 
 
@@ -25,7 +27,7 @@ def make(tmp_path: Path):
 
 
 def take(leases: Leases, number: int, *ports: PortEntry) -> str:
-    return leases.take(sandbox(number), f"link{number}", ports, POOL).address
+    return leases.take(sandbox(number), f"link{number}", ports, [POOL]).address
 
 
 def test_network_gateway_and_broadcast_are_never_given_away(make) -> None:
@@ -92,7 +94,7 @@ def test_what_cannot_be_read_is_set_aside(make, tmp_path: Path, caplog: pytest.L
     take(leases, 1)
     place = tmp_path / "network/leases"
     (place / f"{sandbox(2)}.json").write_text("{")
-    newer = json.loads((place / f"{sandbox(1)}.json").read_text()) | {"version": 2}
+    newer = json.loads((place / f"{sandbox(1)}.json").read_text()) | {"version": 3}
     (place / f"{sandbox(3)}.json").write_text(json.dumps(newer | {"sandbox_id": sandbox(3)}))
     (place / ".half.tmp").write_text("")
     assert [lease.sandbox_id for lease in make()] == [sandbox(1)]
@@ -120,3 +122,47 @@ def test_the_record_of_version_1_stays_readable(make, tmp_path: Path) -> None:
     (tmp_path / "network/leases" / f"{sandbox(1)}.json").write_text(golden % sandbox(1))
     (lease,) = make()
     assert (lease.address, lease.link, lease.ports[0].host_port) == ("10.1.2.4", "cs123456", 8080)
+    assert (lease.address6, lease.ports[0].version, lease.version) == ("", 4, VERSION)
+
+
+def test_the_record_of_version_2_stays_readable(make, tmp_path: Path) -> None:
+    golden = (
+        '{"sandbox_id":"%s","address":"10.1.2.4","link":"cs123456","ports":[{"protocol":"SCTP","host_ip":"::1",'
+        '"host_port":8080,"pod_ip":"fd00::4","container_port":80,"version":6}],"released":true,'
+        '"address6":"fd00::4","failure":"why","version":2}'
+    )
+    make()
+    (tmp_path / "network/leases" / f"{sandbox(1)}.json").write_text(golden % sandbox(1))
+    (lease,) = make()
+    assert lease.addresses == ("10.1.2.4", "fd00::4")
+    assert lease.ports == (PortEntry("SCTP", "::1", 8080, "fd00::4", 80, 6),)
+    assert (lease.released, lease.failure) == (True, "why")
+
+
+def test_each_version_of_ip_has_its_turn(make) -> None:
+    leases = make()
+    ports = (WEB, dataclasses.replace(WEB, version=6))
+    lease = leases.take(sandbox(1), "link1", ports, [POOL, POOL6])
+    assert lease.addresses == ("10.1.2.2", "fd00::2")
+    assert [port.pod_ip for port in lease.ports] == ["10.1.2.2", "fd00::2"]
+    assert leases.take(sandbox(2), "link2", (), [POOL6]).addresses == ("fd00::3",)
+    assert make().take(sandbox(3), "link3", (), [POOL, POOL6]).addresses == ("10.1.2.3", "fd00::4")
+
+
+def test_a_pod_that_refuses_ipv6_gives_address_and_ports_back(make) -> None:
+    leases = make()
+    ports = (WEB, dataclasses.replace(WEB, version=6))
+    lease = leases.without_ipv6(leases.take(sandbox(1), "link1", ports, [POOL, POOL6]))
+    assert (lease.addresses, [port.version for port in lease.ports]) == (("10.1.2.2",), [4])
+    leases.take(sandbox(2), "link2", ports[1:], [POOL6])
+    with pytest.raises(AlreadyExists):
+        leases.take(sandbox(3), "link3", ports[:1], [POOL6])
+
+
+def test_no_address_is_given_away_when_one_of_two_pools_is_used_up(make) -> None:
+    leases = make()
+    for number in range(5):
+        take(leases, number)
+    with pytest.raises(ResourceExhausted):
+        leases.take(sandbox(9), "link9", (), [POOL6, POOL])
+    assert leases.take(sandbox(9), "link9", (), [POOL6]).addresses == ("fd00::2",)

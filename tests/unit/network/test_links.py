@@ -26,14 +26,14 @@ def test_names_fit_and_tell_bridges_apart() -> None:
 
 def test_the_hardware_address_follows_from_the_address() -> None:
     assert links.mac_of(ipaddress.IPv4Address("10.88.1.255")) == "0a:58:0a:58:01:ff"
+    assert links.mac_of(ipaddress.IPv6Address("fd00::1:2")) == "0a:58:00:01:00:02"
 
 
 def test_a_pods_end_is_born_in_its_namespace() -> None:
     message = decoded(links.encode_veth("host", 5, 1400, "0a:58:0a:58:00:02", "eth0", 9).data)
     peer = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "VETH_INFO_PEER")
     assert (message.get_attr("IFLA_IFNAME"), message.get_attr("IFLA_MASTER")) == ("host", 5)
-    assert message["flags"] == 1
-    assert peer["flags"] == 0
+    assert (message["flags"], peer["flags"]) == (0, 0)
     assert [peer.get_attr(name) for name in ("IFLA_IFNAME", "IFLA_MTU", "IFLA_NET_NS_FD")] == [
         "eth0",
         1400,
@@ -42,9 +42,19 @@ def test_a_pods_end_is_born_in_its_namespace() -> None:
 
 
 def test_hairpin_is_asked_for_as_a_bridges_port() -> None:
-    info = decoded(links.encode_hairpin("host").data).get_attr("IFLA_LINKINFO")
+    info = decoded(links.encode_port_up("host", isolated=True).data).get_attr("IFLA_LINKINFO")
     assert info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge"
-    assert info.get_attr("IFLA_INFO_SLAVE_DATA").get_attr("IFLA_BRPORT_MODE") == 1
+    port = info.get_attr("IFLA_INFO_SLAVE_DATA")
+    assert (port.get_attr("IFLA_BRPORT_MODE"), port.get_attr("IFLA_BRPORT_ISOLATED")) == (1, 1)
+
+
+def test_the_kernel_is_told_to_make_no_address() -> None:
+    spec = decoded(links.encode_no_ipv6_address("host").data).get_attr("IFLA_AF_SPEC")
+    assert spec.get_attr("AF_INET6").get_attr("IFLA_INET6_ADDR_GEN_MODE") == 1
+
+
+def test_a_link_local_address_follows_from_the_hardware_address() -> None:
+    assert str(links.link_local("0a:58:0a:58:00:01")) == "fe80::858:aff:fe58:1/64"
 
 
 def test_a_link_is_read_as_it_was_written() -> None:
@@ -68,6 +78,25 @@ def test_an_address_is_read_as_it_was_written() -> None:
     assert (message["family"], message["prefixlen"], message["index"]) == (2, 16, 3)
     assert message.get_attr("IFA_LOCAL") == message.get_attr("IFA_ADDRESS") == "10.88.0.1"
     assert message.get_attr("IFA_BROADCAST") == "10.88.255.255"
+
+
+def test_an_address_of_ipv6_is_not_looked_for_elsewhere() -> None:
+    interface = ipaddress.IPv6Interface("fd00::1/64")
+    data = links.encode_address(3, "x", interface).data
+    assert links.parse_address(data) == (3, interface)
+    message = ifaddrmsg(data)
+    message.decode()
+    assert (message["family"], message["prefixlen"], message["flags"]) == (10, 64, 0x02)  # IFA_F_NODAD
+    assert message.get_attr("IFA_LOCAL") == "fd00::1"
+    assert message.get_attr("IFA_BROADCAST") is None
+
+
+def test_a_default_route_of_ipv6_is_read_as_it_was_written() -> None:
+    data = links.encode_default_route(3, ipaddress.IPv6Address("fd00::1")).data
+    message = rtmsg(data)
+    message.decode()
+    assert (message["family"], message.get_attr("RTA_GATEWAY")) == (10, "fd00::1")
+    assert links.parse_route(data) == links.Route(ipaddress.IPv6Network("::/0"), 3, 0, connected=False)
 
 
 def test_a_default_route_has_no_destination() -> None:

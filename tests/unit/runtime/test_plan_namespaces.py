@@ -16,7 +16,7 @@ from shim.model.security import (
 from shim.runtime.plan import decode_plan, encode_plan
 from shim.runtime.plan_init import plan_init
 from shim.runtime.plan_namespaces import SHM_BYTES, plan_namespaces, plan_probe
-from shim.runtime.plan_sysctls import NETWORK_SYSCTLS
+from shim.runtime.plan_sysctls import BUILTIN_SYSCTLS, NETWORK_SYSCTLS
 from shim.runtime.steps_namespaces import (
     LoopbackUp,
     MountShm,
@@ -35,6 +35,7 @@ def test_all_is_made_then_pinned(sandbox: Any) -> None:
         Unshare(("net", "ipc", "uts")),
         SetHostname("name"),
         *(WriteSysctl(name, value) for name, value in NETWORK_SYSCTLS.items()),
+        *(WriteSysctl(name, value, optional=True) for name, value in BUILTIN_SYSCTLS.items()),
         LoopbackUp(),
         SendNetlink(),
         *(PinNamespace(kind, f"/pins/{kind}") for kind in ("net", "ipc", "uts")),

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from shim.errors import InvalidArgument
+from shim.network import select
 from shim.runtime.plan import decode_plan, encode_plan
-from shim.runtime.plan_sysctls import check, plan_interface_sysctls, plan_sysctls
+from shim.runtime.plan_sysctls import (
+    _BUILTIN,
+    BUILTIN_SYSCTLS,
+    check,
+    is_optional,
+    plan_interface_sysctls,
+    plan_sysctls,
+)
 from shim.runtime.steps_namespaces import JoinNamespaces, OpenNamespaces, WriteSysctl
 
 ALL = ("net", "ipc", "uts")
@@ -20,8 +29,22 @@ def test_sysctls_of_the_request_win(sandbox: Any) -> None:
         "net.ipv4.ip_unprivileged_port_start": "1024",
         "net.ipv4.ping_group_range": "0 2147483647",
         "net.core.somaxconn": "7",
+        **BUILTIN_SYSCTLS,
     }
     assert plan_interface_sysctls(sandbox(sysctls=asked)) is None
+
+
+def test_a_pod_of_the_built_in_network_asks_nobody_and_listens_to_no_router(sandbox: Any) -> None:
+    assert _BUILTIN == select.BUILTIN
+    spec = sandbox(sysctls={"net.ipv6.conf.default.accept_ra": "2"})
+    found = plan_sysctls(spec)
+    assert found["net.ipv6.conf.default.accept_dad"] == "0"
+    assert found["net.ipv6.conf.default.accept_ra"] == "2"
+    optional = {name for name in found if is_optional(name, spec)}
+    assert optional == {"net.ipv6.conf.default.accept_dad"}  # a kernel without IPv6 is no error
+    assert (
+        not BUILTIN_SYSCTLS.keys() & plan_sysctls(dataclasses.replace(sandbox(), network=select.CNI)).keys()
+    )
 
 
 def test_what_belongs_to_an_interface_waits_for_it(sandbox: Any) -> None:
