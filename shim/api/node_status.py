@@ -95,6 +95,7 @@ def _info(node: Node, network: NetworkCondition) -> dict[str, str]:
             "reason": network.reason,
             "message": network.message,
             "notes": list(network.notes),
+            **node.networks.details(),
         },
         "pulls": [_pull(state) for state in node.images.pulls()],
         "counts": {

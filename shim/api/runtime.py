@@ -32,7 +32,7 @@ from shim.services.node import Node
 from shim.services.sandboxes.list import list_sandboxes
 from shim.services.sandboxes.remove import remove_pod_sandbox
 from shim.services.sandboxes.run import run_pod_sandbox
-from shim.services.sandboxes.status import sandbox_status
+from shim.services.sandboxes.status import check_network, sandbox_status
 from shim.services.sandboxes.stop import stop_pod_sandbox
 from shim.services.sandboxes.update_resources import update_pod_sandbox_resources
 from shim.services.views import ContainerFilter, SandboxDetails, SandboxFilter
@@ -79,11 +79,11 @@ class RuntimeService:
     async def pod_sandbox_status(
         self, request: cri.PodSandboxStatusRequest, _context: Any
     ) -> cri.PodSandboxStatusResponse:
-        """Tell about a sandbox."""
+        """Tell about a sandbox; to a person also whether its network is in order."""
         details = sandbox_status(self._node, check.given(request.pod_sandbox_id, "pod_sandbox_id"))
         return cri.PodSandboxStatusResponse(
             status=encode_sandbox_status(details.sandbox),
-            info=self._sandbox_info(details) if request.verbose else None,
+            info=await self._sandbox_info(details) if request.verbose else None,
         )
 
     async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, _context: Any) -> bytes:
@@ -246,8 +246,9 @@ class RuntimeService:
             await self._node.networks.update_pod_cidr(cidr)
         return cri.UpdateRuntimeConfigResponse()
 
-    def _sandbox_info(self, details: SandboxDetails) -> dict[str, str]:
-        return info.sandbox_info(details, timeline.plain(self._node, details.sandbox.spec.id))
+    async def _sandbox_info(self, details: SandboxDetails) -> dict[str, str]:
+        network_check = await check_network(self._node, details.sandbox)
+        return info.sandbox_info(details, timeline.plain(self._node, details.sandbox.spec.id), network_check)
 
     # Lists stay within a message
 

@@ -1,54 +1,51 @@
 """CNI: the network is what the node's plugins make (CNI specification 1.1).
 
-    <directory>/<sandbox id>.json      what a pod's ADD was called with, and its result
+    setup        record on disk -> ADD of each plugin -> its result into the record
+    teardown     DEL of each plugin in reverse, of all of them even if one fails -> record away
+    hand_over    what teardown could not do is tried again here, whatever becomes of the sandbox
+    reconcile    at start: plugins of an earlier daemon killed, DEL for what has no sandbox, GC
 
-The record is written before the first plugin runs, so that DEL is called with the very same configuration
-after a restart, and after the configuration has changed; it goes when every DEL has succeeded.
+No two plugins run for the same sandbox at once, and none while GC runs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from shim.errors import AlreadyExists, FailedPrecondition, ShimError
+from shim.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, ShimError
 from shim.model.network import NetworkResult
-from shim.network import cni_config, cni_plugin
+from shim.network import cni_input, cni_orphans, cni_plugin, cni_result, cni_versions
 from shim.network.cni_config import Configuration
+from shim.network.cni_gate import Gate
+from shim.network.cni_plugin import Call, PluginFailed, Plugins
+from shim.network.cni_readiness import Readiness
+from shim.network.cni_records import CniRecord, Failure, Store
+from shim.network.cni_retries import Retries
 from shim.network.plugin import POD_INTERFACE, NetworkCondition, SetupRequest
 from shim.network.settings import CniSettings
-from shim.store import records
+from shim.store.records import UnreadableRecord
 from shim.threads import Pool
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_SUFFIX: Final = ".json"
 _ANY_NAMESPACE: Final = "/proc/self/ns/net"
-
-
-@dataclass(frozen=True, slots=True)
-class CniRecord:
-    """A pod's network.
-
-    Attributes:
-        netns: path of its network namespace.
-        args: CNI_ARGS.
-        result: of the last plugin; None while ADD is not through.
-    """
-
-    sandbox_id: str
-    configuration: Configuration
-    netns: str
-    args: str
-    capabilities: dict[str, Any] = field(default_factory=dict)
-    result: dict[str, Any] | None = None
-    version: int = 1
+_TEARDOWN_PATIENCE_S: Final = 20.0
+_UNDO_PATIENCE_S: Final = 10.0
+_START_PATIENCE_S: Final = 5.0
+_CLOSE_PATIENCE_S: Final = 10.0
+_GC_S: Final = 10.0  # no pod gets a network meanwhile
+_CHECK_S: Final = 5.0
 
 
 class CniNetwork:
@@ -57,149 +54,315 @@ class CniNetwork:
     def __init__(self, settings: CniSettings) -> None:
         self._settings = settings
         self._files = Pool("cni", 2)
+        self._store = Store(settings.directory, settings.quarantine)
+        self._plugins = Plugins(settings.bin_dirs, settings.timeout_s, settings.directory)
+        self._readiness = Readiness(settings, self._plugins, self._files)
+        self._retries = Retries(self._delete)
+        self._gate = Gate()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._users: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._deletes: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, CniRecord] = {}
+        self._collected: set[str] = set()
+        self._tidied: asyncio.Task[None] | None = None
 
     async def setup(self, request: SetupRequest) -> NetworkResult:
         """Call ADD of each plugin in turn (``plugin.Network.setup``)."""
-        return await self._finish(self._setup(request))
+        return await asyncio.shield(self._start(self._setup(request)))
 
     async def teardown(self, sandbox_id: str, netns_path: str) -> None:
-        """Call DEL of each plugin in reverse. Idempotent: without a record nothing is left to do."""
-        await self._finish(self._teardown(sandbox_id, netns_path))
+        """Call DEL of each plugin in reverse. Idempotent: without a record nothing is left to do.
+
+        Raises:
+            DeadlineExceeded: it still goes on.
+            ShimError, OSError: of the first plugin that failed; the others were called all the same.
+        """
+        await self._wait_for_delete(sandbox_id, netns_path, _TEARDOWN_PATIENCE_S)
+
+    def hand_over(self, sandbox_id: str) -> None:
+        """Go on with what a teardown could not do, now that the sandbox is to be forgotten."""
+        record = self._waiting.get(sandbox_id)
+        tries = record.failure.tries if record is not None and record.failure is not None else 1
+        self._retries.start(sandbox_id, tries)
 
     async def status(self) -> NetworkCondition:
-        """Tell whether a configuration loads and its plugins are installed."""
-        try:
-            await self._files.run(self._check)
-        except ShimError as error:
-            return NetworkCondition(ready=False, reason="NetworkPluginNotReady", message=str(error))
-        return NetworkCondition(ready=True)
+        """Tell whether a configuration loads, its plugins are installed and say that they are ready."""
+        condition = await self._readiness.condition()
+        chosen = self._readiness.chosen
+        if condition.ready and chosen is not None and chosen.name not in self._collected:
+            _ = self._start(self._collect(chosen))
+        return condition
+
+    async def check(self, sandbox_id: str) -> str:
+        """Ask each plugin whether a pod's network is as ADD made it.
+
+        Returns:
+            ``ok``, or why nobody was asked.
+
+        Raises:
+            FailedPrecondition: it is not, and what the plugin says.
+        """
+        async with self._exclusively(sandbox_id):
+            record = await self._files.run(self._store.load, sandbox_id)
+            if record is None or record.ended or record.result is None:
+                return "not asked: the sandbox has no network"
+            configuration = record.configuration
+            if configuration.disable_check:
+                return f"not asked: {configuration.path} sets disableCheck"
+            if not cni_versions.has_check(configuration.cni_version):
+                return f"not asked: CNI version {configuration.cni_version} has no CHECK"
+            for plugin in configuration.plugins:
+                await self._plugins.run(_call(record, "CHECK", plugin, record.result), _CHECK_S)
+        return "ok"
 
     async def reconcile(self, live: set[str]) -> None:
-        """Call DEL for what belongs to no live sandbox."""
-        for sandbox_id in await self._files.run(self._recorded):
-            if sandbox_id in live:
-                continue
-            try:
-                await self.teardown(sandbox_id, "")
-            except (ShimError, OSError) as error:
-                log.warning("network of sandbox %s stays for the next start: %s", sandbox_id, error)
+        """Call DEL for what belongs to no live sandbox, then GC; what takes long goes on by itself."""
+        recorded = await self._files.run(self._store.load_all)
+        self._waiting |= {each.sandbox_id: each for each in recorded if each.failure is not None}
+        dead = [id_ for id_ in await self._files.run(self._store.ids) if id_ not in live]
+        for sandbox_id in dead:
+            self._retries.start(sandbox_id)
+        await self._retries.first_tries(dead, _START_PATIENCE_S)
+        await asyncio.wait([self._start(self._collect_now())], timeout=_START_PATIENCE_S)
 
     async def update_pod_cidr(self, cidr: str) -> None:
-        """Do nothing: the add-on that brought the configuration knows the node's range."""
+        """Take note of what plugins that declare ``ipRanges`` are told."""
+        await self._files.run(self._store.save_cidrs, cni_input.parse_cidrs(cidr))
+
+    def details(self) -> dict[str, Any]:
+        """Return what a person wants to know; from memory alone."""
+        found, chosen = self._readiness.found, self._readiness.chosen
+        configuration = chosen or found.configuration
+        return {
+            "configuration": {
+                "file": configuration.path,
+                "network": configuration.name,
+                "cniVersion": configuration.cni_version,
+                "plugins": [plugin["type"] for plugin in configuration.plugins],
+            }
+            if configuration
+            else None,
+            "refused": list(found.refused),
+            "notes": list(found.notes),
+            "waiting": [self._waiting_details(record) for record in self._waiting.values()],
+        }
 
     async def close(self) -> None:
-        """Finish what is under way; pods keep their networks."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        """Finish what is under way, for a while; pods keep their networks, the next daemon goes on."""
+        await self._retries.close()
+        await self._readiness.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_PATIENCE_S)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._files.close()
 
-    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work that goes on when the caller leaves: a plugin must not be stopped half-way."""
-        task = asyncio.ensure_future(work)
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin work that goes on when the caller leaves: a plugin must not be stopped half-way."""
+        task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits for it has it; where nobody does, it is in the record
+
+    @asynccontextmanager
+    async def _exclusively(self, sandbox_id: str) -> AsyncIterator[None]:
+        """Keep other plugins away from a sandbox; those of an earlier daemon are gone by then."""
+        if self._tidied is None:
+            self._tidied = asyncio.create_task(self._files.run(self._kill_orphans))
+        await asyncio.shield(self._tidied)
+        lock = self._locks.setdefault(sandbox_id, asyncio.Lock())
+        self._users[sandbox_id] += 1
+        try:
+            async with lock, self._gate.together():
+                yield
+        finally:
+            self._users[sandbox_id] -= 1
+            if not self._users[sandbox_id]:
+                del self._users[sandbox_id], self._locks[sandbox_id]
 
     async def _setup(self, request: SetupRequest) -> NetworkResult:
-        record = await self._files.run(self._begin, request)
-        previous: dict[str, Any] | None = None
+        configuration = await self._readiness.usable()
+        record = await self._files.run(self._begin, request, configuration)
         try:
-            for plugin in record.configuration.plugins:
-                previous = await self._run(record, "ADD", plugin, previous)
-            record = replace(record, result=previous)
-            await self._files.run(self._save, record)
-            return cni_config.parse_result(previous or {})
+            async with self._exclusively(request.sandbox_id):
+                record = await self._add(record)
+                await self._files.run(self._store.save, record)
+            return cni_result.parse(record.result or {}, self._settings.ip_preference)
         except (ShimError, OSError):
-            await self._delete_after_failure(record)
+            with contextlib.suppress(ShimError, OSError):  # it is recorded, and the caller tears down too
+                await self._wait_for_delete(request.sandbox_id, request.netns_path, _UNDO_PATIENCE_S)
             raise
 
-    async def _delete_after_failure(self, record: CniRecord) -> None:
+    async def _add(self, record: CniRecord) -> CniRecord:
+        result: Mapping[str, Any] | None = None
+        for plugin in record.configuration.plugins:
+            call = _call(record, "ADD", plugin, result)
+            answer = cni_plugin.parse_answer(call, await self._plugins.run(call))
+            try:
+                cni_result.check(answer)
+                result = cni_result.convert(answer, record.configuration.cni_version)
+            except FailedPrecondition as error:
+                raise FailedPrecondition(f"{call}: {error}") from None
+        return replace(record, result=result)
+
+    async def _wait_for_delete(self, sandbox_id: str, netns: str, patience_s: float) -> None:
+        task = self._deletes.get(sandbox_id)
+        if task is None:
+            task = self._start(self._delete(sandbox_id, netns))
+            self._deletes[sandbox_id] = task
+            task.add_done_callback(lambda _: self._deletes.pop(sandbox_id, None))
+        done, _ = await asyncio.wait([task], timeout=patience_s)
+        if not done:
+            raise DeadlineExceeded(
+                f"CNI DEL of sandbox {sandbox_id} still runs after {patience_s:g} s; it goes on"
+            )
+        await task
+
+    async def _delete(self, sandbox_id: str, netns: str = "") -> None:
+        """Call DEL of every plugin; keep in the record what failed.
+
+        Raises:
+            ShimError, OSError: of the first that failed.
+        """
+        async with self._exclusively(sandbox_id):
+            record = await self._load(sandbox_id)
+            if record is None:
+                self._waiting.pop(sandbox_id, None)
+                return
+            record = replace(record, ended=True)
+            await self._note(record)
+            inside = await self._files.run(_if_namespace, netns or record.netns)
+            failures = await self._delete_each(replace(record, netns=inside))
+            if not failures:
+                await self._files.run(self._store.drop, sandbox_id)
+                self._waiting.pop(sandbox_id, None)
+                return
+            record = replace(record, failure=_failure(record.failure, failures))
+            self._waiting[sandbox_id] = record
+            await self._note(record)
+            raise failures[0]
+
+    async def _note(self, record: CniRecord) -> None:
+        """Write how far a DEL has come, which a full disk must not hold up."""
         try:
-            await self._delete(record, record.netns)
-        except (ShimError, OSError) as error:
-            log.warning("sandbox %s: undoing a failed CNI ADD: %s", record.sandbox_id, error)
+            await self._files.run(self._store.save, record)
+        except OSError as error:
+            log.warning("how far DEL of sandbox %s has come is not written: %s", record.sandbox_id, error)
 
-    async def _teardown(self, sandbox_id: str, netns_path: str) -> None:
-        record = await self._files.run(self._load, sandbox_id)
-        if record is not None:
-            await self._delete(record, netns_path or record.netns)
-
-    async def _delete(self, record: CniRecord, netns: str) -> None:
-        record = replace(record, netns=await self._files.run(_if_namespace, netns))
-        passed = cni_config.passes_result_to_del(record.configuration.cni_version)
+    async def _delete_each(self, record: CniRecord) -> list[ShimError | OSError]:
+        passed = cni_versions.passes_result_to_del(record.configuration.cni_version)
+        failures: list[ShimError | OSError] = []
         for plugin in reversed(record.configuration.plugins):
-            await self._run(record, "DEL", plugin, record.result if passed else None)
-        await self._files.run(self._drop, record.sandbox_id)
+            try:
+                await self._plugins.run(_call(record, "DEL", plugin, record.result if passed else None))
+            except (ShimError, OSError) as error:
+                if not (isinstance(error, PluginFailed) and error.code == cni_plugin.UNKNOWN_CONTAINER):
+                    failures.append(error)
+        return failures
 
-    async def _run(
-        self, record: CniRecord, command: str, plugin: Any, previous: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        variables = {
-            "CNI_CONTAINERID": record.sandbox_id,
-            "CNI_NETNS": record.netns,
-            "CNI_IFNAME": POD_INTERFACE,
-            "CNI_ARGS": record.args,
+    async def _load(self, sandbox_id: str) -> CniRecord | None:
+        """Return what ADD was called with; where that cannot be read, what it would be called with now."""
+        try:
+            return await self._files.run(self._store.load, sandbox_id)
+        except UnreadableRecord as error:
+            log.warning("network of sandbox %s is taken back by today's configuration: %s", sandbox_id, error)
+        record = CniRecord(sandbox_id, await self._readiness.usable(), "", "IgnoreUnknown=1", ended=True)
+        await self._files.run(self._store.save, record)
+        return record
+
+    async def _collect_now(self) -> None:
+        with contextlib.suppress(ShimError):  # the first Status that finds a configuration does it instead
+            await self._collect(await self._readiness.usable())
+
+    async def _collect(self, configuration: Configuration) -> None:
+        """Call GC, once in the life of a daemon for a network (CNI specification, section 2)."""
+        if configuration.name in self._collected:
+            return
+        self._collected.add(configuration.name)
+        if configuration.disable_gc or not cni_versions.has_status_and_gc(configuration.cni_version):
+            return
+        async with self._gate.alone():
+            kept = await self._files.run(self._store.load_all)
+            valid = [
+                (record.sandbox_id, POD_INTERFACE)
+                for record in kept
+                if record.configuration.name == configuration.name and not record.ended
+            ]
+            for plugin in configuration.plugins:
+                stdin = cni_input.format_gc(configuration, plugin, valid)
+                call = Call(plugin["type"], "GC", configuration.name, configuration.path, stdin)
+                try:
+                    await self._plugins.run(call, min(_GC_S, self._plugins.timeout_s))
+                except (ShimError, OSError) as error:
+                    log.warning("%s", error)
+
+    def _waiting_details(self, record: CniRecord) -> dict[str, Any]:
+        failure = record.failure or Failure(0, 0, 0, "")
+        return {
+            "sandboxID": record.sandbox_id,
+            "network": record.configuration.name,
+            "file": record.configuration.path,
+            "sinceNanoseconds": failure.since_ns,
+            "lastTryNanoseconds": failure.last_ns,
+            "nextTryNanoseconds": self._retries.next_ns.get(record.sandbox_id, 0),
+            "tries": failure.tries,
+            "lastError": failure.error,
         }
-        return await cni_plugin.run(
-            plugin["type"],
-            command,
-            variables,
-            cni_config.format_input(record.configuration, plugin, record.capabilities, previous),
-            bin_dirs=self._settings.bin_dirs,
-            timeout_s=self._settings.timeout_s,
-        )
 
     # From here on: in a thread.
 
-    def _check(self) -> None:
-        for plugin in cni_config.find(self._settings.conf_dirs).plugins:
-            cni_plugin.find(plugin["type"], self._settings.bin_dirs)
+    def _kill_orphans(self) -> None:
+        if os.path.isdir(self._settings.directory):
+            kept = self._store.load_all()
+            complete = {each.sandbox_id for each in kept if each.result is not None and not each.ended}
+            cni_orphans.kill(self._settings.directory, complete)
 
-    def _begin(self, request: SetupRequest) -> CniRecord:
-        configuration = cni_config.find(self._settings.conf_dirs)
-        if os.path.exists(self._path(request.sandbox_id)):
+    def _begin(self, request: SetupRequest, configuration: Configuration) -> CniRecord:
+        if self._store.exists(request.sandbox_id):
             raise AlreadyExists(f"sandbox {request.sandbox_id!r} has a network already")
+        wanted = {key for plugin in configuration.plugins for key in cni_input.declared(plugin)}
         record = CniRecord(
             sandbox_id=request.sandbox_id,
             configuration=configuration,
             netns=request.netns_path,
-            args=cni_config.format_args(request),
-            capabilities=cni_config.plan_capabilities(request),
+            args=cni_input.format_args(request),
+            capabilities=cni_input.plan_capabilities(request, self._store.load_cidrs(), wanted),
         )
-        self._save(record)
+        self._store.save(record)
         return record
 
-    def _recorded(self) -> list[str]:
-        try:
-            names = sorted(os.listdir(self._settings.directory))
-        except FileNotFoundError:
-            return []
-        return [name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX) and name[0] != "."]
 
-    def _load(self, sandbox_id: str) -> CniRecord | None:
-        path = self._path(sandbox_id)
-        if not os.path.exists(path):
-            return None
-        try:
-            return records.load(path, CniRecord)
-        except records.UnreadableRecord as error:
-            os.makedirs(self._settings.quarantine, 0o700, exist_ok=True)
-            os.replace(path, os.path.join(self._settings.quarantine, f"cni-{sandbox_id}{_SUFFIX}"))
-            raise FailedPrecondition(
-                f"the network of sandbox {sandbox_id} stays as it is: {error}"
-            ) from error
+def _call(
+    record: CniRecord, command: str, plugin: Mapping[str, Any], previous: Mapping[str, Any] | None
+) -> Call:
+    configuration = record.configuration
+    return Call(
+        kind=plugin["type"],
+        command=command,
+        network=configuration.name,
+        path=configuration.path,
+        stdin=cni_input.format_input(configuration, plugin, record.capabilities, previous),
+        variables={
+            "CNI_CONTAINERID": record.sandbox_id,
+            "CNI_NETNS": record.netns,
+            "CNI_IFNAME": POD_INTERFACE,
+            "CNI_ARGS": record.args,
+        },
+    )
 
-    def _save(self, record: CniRecord) -> None:
-        os.makedirs(self._settings.directory, 0o700, exist_ok=True)
-        records.save(self._path(record.sandbox_id), record)
 
-    def _drop(self, sandbox_id: str) -> None:
-        if os.path.exists(path := self._path(sandbox_id)):
-            os.unlink(path)
-
-    def _path(self, sandbox_id: str) -> str:
-        return os.path.join(self._settings.directory, sandbox_id + _SUFFIX)
+def _failure(before: Failure | None, errors: list[ShimError | OSError]) -> Failure:
+    now_ns = time.time_ns()
+    text = "; ".join(str(error) for error in errors)
+    return Failure(before.since_ns if before else now_ns, now_ns, before.tries + 1 if before else 1, text)
 
 
 def _if_namespace(path: str) -> str:

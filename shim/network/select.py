@@ -13,9 +13,9 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from shim.errors import FailedPrecondition
+from shim.errors import FailedPrecondition, ShimError
 from shim.network import cni_config
 from shim.network.bridge import BridgeNetwork
 from shim.network.cni import CniNetwork
@@ -66,9 +66,10 @@ class Networks:
     ) -> None:
         self._bridge = BridgeNetwork(bridge)
         self._networks: dict[str, Network] = {BUILTIN: self._bridge}
+        self._cni: CniNetwork | None = None
         self._conf_dirs: tuple[str, ...] = ()
         if cni is not None:
-            self._networks[CNI] = CniNetwork(cni)
+            self._networks[CNI] = self._cni = CniNetwork(cni)
             self._conf_dirs = cni.conf_dirs
         self._mode = mode if cni is not None else Mode.BUILTIN
         self._kubelet_files = kubelet_files
@@ -95,6 +96,27 @@ class Networks:
     async def status(self) -> NetworkCondition:
         """Tell whether a new pod would get a network."""
         return await self.get(self.kind()).status()
+
+    def hand_over(self, kind: str, sandbox_id: str) -> bool:
+        """Have a network go on by itself with a teardown that failed; False: it keeps no record for that."""
+        if kind != CNI or self._cni is None:
+            return False
+        self._cni.hand_over(sandbox_id)
+        return True
+
+    async def check(self, kind: str, sandbox_id: str) -> str:
+        """Return whether a pod's network is as it was made: ``ok``, what is wrong, or why none asked."""
+        if kind != CNI or self._cni is None:
+            return f"not asked: the network is {kind}"
+        try:
+            return await self._cni.check(sandbox_id)
+        except (ShimError, OSError) as error:
+            return str(error)
+
+    def details(self) -> dict[str, Any]:
+        """Return what a person wants to know, from memory alone."""
+        cni = self._cni.details() if self._cni is not None else None
+        return {"kind": self.kind(), "mode": str(self._mode), "cni": cni}
 
     async def update_pod_cidr(self, cidr: str) -> None:
         """Take note of the node's pod address range."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from shim.images.counters import Counters
 from shim.images.progress import PullState, Report
@@ -227,6 +227,15 @@ class Networks(Protocol):
 
     async def status(self) -> NetworkCondition:
         """Tell whether a new pod would get a network."""
+
+    def hand_over(self, kind: str, sandbox_id: str) -> bool:
+        """Have a network go on by itself with a teardown that failed; False: it keeps no record for that."""
+
+    async def check(self, kind: str, sandbox_id: str) -> str:
+        """Return whether a pod's network is as it was made: ``ok``, what is wrong, or why none asked."""
+
+    def details(self) -> dict[str, Any]:
+        """Return what a person wants to know, from memory alone."""
 
     async def update_pod_cidr(self, cidr: str) -> None:
         """Take note of the node's pod address range."""

@@ -86,6 +86,8 @@ async def remove_leftovers(node: Node) -> None:
     """Remove what was made for sandboxes and containers that no record knows (any more)."""
     sandboxes = frozenset(view.spec.id for view in node.records.sandboxes())
     containers = frozenset(view.spec.id for view in node.records.containers())
+    # Before the pins: plugins clean up better while the namespace is there.
+    await _try("network", lambda: node.networks.reconcile(set(sandboxes)))
     for id_ in await node.pools.files.run(namespaces.leftovers, node.layout, sandboxes):
         log.warning("pins of sandbox %s, which has no record, are removed", id_)
         await _try(
@@ -96,7 +98,6 @@ async def remove_leftovers(node: Node) -> None:
         await _try(f"layer of {id_}", partial(node.pools.files.run, node.images.snapshots.remove, id_))
     known = sandboxes | containers
     await _try("cgroups", lambda: node.pools.cgroups.run(node.cgroups.remove_unknown, known))
-    await _try("network", lambda: node.networks.reconcile(set(sandboxes)))
 
 
 async def _try(what: str, work: Callable[[], Awaitable[object]]) -> None:

@@ -46,12 +46,15 @@ def _plain(message: Message) -> dict[str, Any]:
     return plain
 
 
-def sandbox_info(details: SandboxDetails, timeline: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+def sandbox_info(
+    details: SandboxDetails, timeline: Sequence[Mapping[str, Any]] = (), network_check: str = ""
+) -> dict[str, str]:
     """Return what PodSandboxStatus tells a person. There is no pause process whose pid could be told.
 
     Args:
         details: the sandbox.
         timeline: what has happened to it, as it is to be shown.
+        network_check: whether its network is in order.
     """
     view = details.sandbox
     spec, status = view.spec, view.status
@@ -73,6 +76,7 @@ def sandbox_info(details: SandboxDetails, timeline: Sequence[Mapping[str, Any]] 
                 "interface": network.interface if network else "",
                 "hostInterface": network.host_interface if network else "",
                 "mac": network.mac if network else "",
+                "check": network_check,
             },
             # As they are now: UpdatePodSandboxResources changes them, the config is what was asked for.
             "overhead": None if status.overhead is None else _resources(status.overhead),

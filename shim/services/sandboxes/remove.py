@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 async def remove_pod_sandbox(node: Node, id_: str) -> None:
     """Remove a sandbox with its containers; what runs is killed first.
 
-    Idempotent; a sandbox that is unknown is removed already. It goes on when the caller leaves.
+    Idempotent; a sandbox that is unknown is removed already. It goes on when the caller leaves. A CNI plugin
+    that fails does not hold it up: its DEL stays recorded and is tried again in the background.
 
     Raises:
         Unavailable: something of it cannot be taken down yet; it stays NOTREADY and is tried again.
@@ -38,6 +39,7 @@ async def _remove(node: Node, id_: str) -> None:
         view = node.records.find_sandbox(id_)
         if view is None:
             return
+        await teardown.let_go_of_network(node, view.spec)
         failed = await teardown.tear_down(node, view.spec)
         if failed:
             name, error = next(iter(failed.items()))

@@ -18,7 +18,7 @@ async def stop_pod_sandbox(node: Node, id_: str) -> None:
 
     Idempotent; a sandbox that is unknown is stopped already. It goes on when the caller leaves. A network
     that cannot be taken down does not hold up the end of the pod: it stays recorded and is tried again in
-    the background, and RemovePodSandbox waits for it.
+    the background, with the pod's namespace until RemovePodSandbox.
 
     Raises:
         ShimError, OSError: a process could not be stopped.

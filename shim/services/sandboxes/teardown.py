@@ -81,9 +81,27 @@ async def tear_down(node: Node, spec: SandboxSpec) -> dict[str, Exception]:
     return failed
 
 
+async def let_go_of_network(node: Node, spec: SandboxSpec) -> bool:
+    """Leave a network that cannot be taken down now to those who made it, so that the sandbox can go.
+
+    Return whether that is done: it is recorded there, and tried again whatever becomes of the sandbox.
+    """
+    view = node.records.find_sandbox(spec.id)
+    if view is None or "network" not in view.status.pending:
+        return False
+    if not node.networks.hand_over(spec.network, spec.id):
+        return False
+    pending = tuple(name for name in view.status.pending if name != "network")
+    await node.records.update_sandbox(spec.id, lambda status: dataclasses.replace(status, pending=pending))
+    return True
+
+
 async def discard(node: Node, spec: SandboxSpec) -> None:
     """Take apart a sandbox that never became ready, and forget it; while that fails it is listed NOTREADY."""
-    if not await tear_down(node, spec):
+    failed = await tear_down(node, spec)
+    if failed and await let_go_of_network(node, spec):
+        failed = await tear_down(node, spec)
+    if not failed:
         await forget(node, spec)
 
 
@@ -98,11 +116,10 @@ async def try_again(node: Node, id_: str) -> bool:
         view = node.records.find_sandbox(id_)
         if view is None:
             return True
-        if await tear_down(node, view.spec):
-            return False
         if not view.status.ready_at_ns:
-            await forget(node, view.spec)
-        return True
+            await discard(node, view.spec)
+            return node.records.find_sandbox(id_) is None
+        return not await tear_down(node, view.spec)
 
 
 def mark_stopped(status: SandboxStatus, now_ns: int) -> SandboxStatus:

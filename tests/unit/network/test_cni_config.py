@@ -1,122 +1,147 @@
-"""CNI configurations, what plugins are given, what they answer."""
+"""CNI configurations: which file counts, what is refused and why."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shim.errors import FailedPrecondition, InvalidArgument
-from shim.model.network import PortMapping, Protocol
-from shim.model.sandbox import DnsConfig
 from shim.network import cni_config
 from shim.network.cni_config import Configuration
-from shim.network.plugin import SetupRequest
 
 LIST = {"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}, {"type": "portmap"}]}
 
 
-def request(**changes: Any) -> SetupRequest:
-    fields = {"sandbox_id": "ab", "name": "web", "namespace": "default", "uid": "u1", "netns_path": "/n"}
-    return SetupRequest(**(fields | changes))
-
-
 def test_a_single_configuration_is_a_list_of_one() -> None:
     single = {"cniVersion": "0.3.1", "name": "net", "type": "bridge"}
-    assert cni_config.parse(json.dumps(single)) == Configuration("net", "0.3.1", (single,))
+    assert cni_config.parse(json.dumps(single), "/c") == Configuration(
+        "net", "0.3.1", (single,), ("0.3.1",), "/c"
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         ("{", "not JSON"),
+        ("", "not JSON"),
+        (b'{"name":"\xff"}', "not text in UTF-8"),
+        ('{"name":"net","type":"x","n":NaN}', "NaN is no number of JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "no JSON object"),
-        ("{}", "names no plugins"),
+        ("{}", "its name must be letters"),
+        ('{"type":"bridge"}', "its name must be letters"),
+        ('{"name":"../etc","type":"bridge"}', "not '../etc'"),
+        ('{"name":"net"}', "names no plugins"),
         ('{"name":"net","plugins":[]}', "names no plugins"),
+        ('{"name":"net","plugins":{}}', "must be a list"),
+        ('{"name":"net","loadOnlyInlinedPlugins":true}', "loadOnlyInlinedPlugins is true"),
         ('{"name":"net","plugins":["bridge"]}', "not None"),
         ('{"name":"net","type":"../../bin/sh"}', "must be the name of a program"),
         ('{"name":"net","type":".."}', "must be the name of a program"),
-        ('{"type":"bridge"}', "name and cniVersion must be texts"),
+        ('{"name":"net","type":"x","capabilities":["dns"]}', "must be an object"),
+        ('{"name":"net","type":"x","disableGC":"perhaps"}', "disableGC must be true or false"),
+        ('{"name":"net","type":"x","cniVersion":1}', "cniVersion must be a text"),
+        ('{"name":"net","type":"x","cniVersions":[1]}', "list of texts"),
+        ('{"name":"net","type":"x","cniVersion":"2.0.0"}', "of CNI version '2.0.0', this program speaks"),
+        ('{"name":"net","type":"x","half":"\\ud800"}', "cannot be passed on"),
     ],
 )
-def test_what_is_no_configuration_says_why(text: str, why: str) -> None:
+def test_what_is_no_configuration_says_why(text: str | bytes, why: str) -> None:
     with pytest.raises(InvalidArgument, match=why):
         cni_config.parse(text)
 
 
-def test_the_first_that_loads_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fields", "chosen", "versions"),
+    [
+        ({}, "0.1.0", ("0.1.0",)),
+        ({"cniVersion": "0.4.0"}, "0.4.0", ("0.4.0",)),
+        ({"cniVersions": ["0.3.1", "1.1.0", "9.0.0"]}, "1.1.0", ("1.1.0", "0.3.1")),
+        ({"cniVersion": "1.0.0", "cniVersions": ["0.4.0"]}, "1.0.0", ("1.0.0", "0.4.0")),
+    ],
+)
+def test_the_highest_version_that_is_known_counts(
+    fields: dict[str, Any], chosen: str, versions: tuple[str, ...]
+) -> None:
+    found = cni_config.parse(json.dumps({"name": "net", "type": "x"} | fields))
+    assert (found.cni_version, found.versions) == (chosen, versions)
+
+
+def test_flags_may_be_texts_as_others_take_them() -> None:
+    found = cni_config.parse(json.dumps(LIST | {"disableCheck": True, "disableGC": "TRUE"}))
+    assert (found.disable_check, found.disable_gc) == (True, True)
+
+
+def test_of_a_key_that_is_there_twice_the_last_counts_and_it_is_said() -> None:
+    notes: list[str] = []
+    found = cni_config.parse('{"name":"old","type":"x","name":"net"}', notes=notes)
+    assert found.name == "net"
+    assert notes == ["key 'name' is there more than once: the last one counts"]
+
+
+def test_plugins_in_a_directory_of_the_network_s_name_are_added(tmp_path: Path) -> None:
+    (tmp_path / "10-net.conflist").write_text(json.dumps(LIST))
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "20-b.conf").write_text('{"type":"tuning"}')
+    (tmp_path / "net" / "10-a.conf").write_text('{"type":"sbr"}')
+    found = cni_config.find([str(tmp_path)])
+    assert [plugin["type"] for plugin in found.plugins] == ["bridge", "portmap", "sbr", "tuning"]
+    (tmp_path / "net" / "10-a.conf").write_text("{")
+    with pytest.raises(FailedPrecondition, match=r"net/10-a\.conf: it is not JSON"):
+        cni_config.find([str(tmp_path)])
+    (tmp_path / "10-net.conflist").write_text(json.dumps(LIST | {"loadOnlyInlinedPlugins": True}))
+    assert len(cni_config.find([str(tmp_path)]).plugins) == 2
+
+
+def test_plugins_may_all_lie_there(tmp_path: Path) -> None:
+    (tmp_path / "10-net.conflist").write_text('{"cniVersion":"1.0.0","name":"net"}')
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "10-a.conf").write_text('{"type":"bridge"}')
+    assert [plugin["type"] for plugin in cni_config.find([str(tmp_path)]).plugins] == ["bridge"]
+
+
+def test_the_first_that_can_be_used_counts_and_the_refused_are_named(tmp_path: Path) -> None:
     (tmp_path / "05-broken.conf").write_text("{")
+    os.mkfifo(tmp_path / "06-pipe.conf")
+    (tmp_path / "07-large.conf").write_text(" " * (cni_config.MAX_BYTES + 1))
+    (tmp_path / "08-dangling.conf").symlink_to("nowhere")
+    (tmp_path / "09-directory.conf").mkdir()
     (tmp_path / "10-net.conflist").write_text(json.dumps(LIST))
     (tmp_path / "20-other.conflist").write_text(json.dumps(LIST | {"name": "other"}))
     (tmp_path / "00-notes.txt").write_text("")
-    assert cni_config.find([str(tmp_path / "missing"), str(tmp_path)]).name == "net"
+    found = cni_config.look([str(tmp_path / "missing"), str(tmp_path)])
+    assert found.configuration is not None
+    assert found.configuration.path == str(tmp_path / "10-net.conflist")
+    assert [text.removeprefix(str(tmp_path)) for text in found.refused] == [
+        "/05-broken.conf: it is not JSON: Expecting property name enclosed in double quotes:"
+        " line 1 column 2 (char 1)",
+        "/06-pipe.conf: it is no regular file",
+        "/07-large.conf: it is larger than 1048576 bytes",
+        "/08-dangling.conf: No such file or directory",
+    ]
+
+
+def test_names_go_by_their_characters_and_directories_by_their_order(tmp_path: Path) -> None:
+    for directory, name in (("b", "10-x.conf"), ("b", "1-x.json"), ("a", "99.conflist"), ("b", "Z.conf")):
+        (tmp_path / directory).mkdir(exist_ok=True)
+        (tmp_path / directory / name).write_text("")
+    found = cni_config.candidates([str(tmp_path / "b"), str(tmp_path / "a")])
+    assert [path.removeprefix(f"{tmp_path}/") for path in found] == [
+        "b/1-x.json",
+        "b/10-x.conf",
+        "b/Z.conf",
+        "a/99.conflist",
+    ]
 
 
 def test_without_one_it_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="a network add-on puts it there"):
         cni_config.find([str(tmp_path)])
     (tmp_path / "05-broken.conf").write_text("{")
-    with pytest.raises(FailedPrecondition, match=r"05-broken\.conf: it is not JSON"):
+    with pytest.raises(FailedPrecondition, match=r"can be used: .*/05-broken\.conf: it is not JSON"):
         cni_config.find([str(tmp_path)])
-
-
-def test_a_plugin_is_told_what_it_declares_to_understand() -> None:
-    mappings = (PortMapping(Protocol.UDP, 53, 5353, "192.0.2.1"), PortMapping(Protocol.TCP, 80, 0))
-    capabilities = cni_config.plan_capabilities(request(port_mappings=mappings, dns=DnsConfig(("1.2.3.4",))))
-    plugin = {"type": "portmap", "capabilities": {"portMappings": True, "bandwidth": True, "dns": False}}
-    configuration = Configuration("net", "1.0.0", (plugin,))
-    given = json.loads(cni_config.format_input(configuration, plugin, capabilities, {"ips": []}))
-    assert given == {
-        **plugin,
-        "name": "net",
-        "cniVersion": "1.0.0",
-        "runtimeConfig": {
-            "portMappings": [
-                {"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1"}
-            ]
-        },
-        "prevResult": {"ips": []},
-    }
-    alone = json.loads(cni_config.format_input(configuration, {"type": "bridge"}, capabilities, None))
-    assert alone == {"type": "bridge", "name": "net", "cniVersion": "1.0.0"}
-
-
-def test_arguments_cannot_be_smuggled_in() -> None:
-    args = cni_config.format_args(request(name="web;K8S_POD_NAMESPACE=kube-system"))
-    expected = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_INFRA_CONTAINER_ID=ab;K8S_POD_UID=u1"
-    assert args == expected
-
-
-@pytest.mark.parametrize(("version", "expected"), [("0.3.1", False), ("0.4.0", True), ("1.1.0", True)])
-def test_del_gets_the_result_since_0_4_0(version: str, expected: bool) -> None:
-    assert cni_config.passes_result_to_del(version) is expected
-
-
-def test_the_pods_interface_counts_and_ipv4_goes_first() -> None:
-    result = cni_config.parse_result(
-        {
-            "interfaces": [
-                {"name": "cni0", "mac": "02:00:00:00:00:01"},
-                {"name": "veth1", "mac": "02:00:00:00:00:02"},
-                {"name": "eth0", "mac": "02:00:00:00:00:03", "sandbox": "/n"},
-            ],
-            "ips": [
-                {"address": "192.0.2.9/24", "interface": 0},
-                {"address": "fd00::2/64", "interface": 2},
-                {"address": "10.0.0.2/24", "interface": 2},
-            ],
-        }
-    )
-    assert result.ips == ("10.0.0.2", "fd00::2")
-    assert (result.interface, result.host_interface, result.mac) == ("eth0", "veth1", "02:00:00:00:00:03")
-
-
-def test_results_from_before_0_3_0_are_read() -> None:
-    result = cni_config.parse_result({"ip4": {"ip": "10.0.0.2/24"}, "ip6": {"ip": "fd00::2/64"}})
-    assert result.ips == ("10.0.0.2", "fd00::2")
-
-
-@pytest.mark.parametrize("result", [{}, {"ips": []}, {"ips": [{"address": "nonsense"}]}])
-def test_a_pod_without_an_address_has_no_network(result: dict[str, Any]) -> None:
-    with pytest.raises(FailedPrecondition, match="address"):
-        cni_config.parse_result(result)
+    (tmp_path / "file").touch()
+    with pytest.raises(FailedPrecondition, match="file: cannot be read: Not a directory"):
+        cni_config.find([str(tmp_path / "file")])

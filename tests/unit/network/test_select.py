@@ -69,3 +69,13 @@ def test_both_kinds_can_be_had_whatever_new_pods_get(make: Make) -> None:
     assert networks.get("cni") is not networks.get("builtin")
     with pytest.raises(FailedPrecondition, match="no network of kind 'vxlan'"):
         networks.get("vxlan")
+
+
+async def test_only_cni_goes_on_by_itself_and_can_be_checked(make: Make) -> None:
+    networks = make(Mode.CNI)
+    assert not networks.hand_over("builtin", "ab" * 32)
+    assert networks.hand_over("cni", "ab" * 32)
+    assert await networks.check("builtin", "ab" * 32) == "not asked: the network is builtin"
+    assert await networks.check("cni", "ab" * 32) == "not asked: the sandbox has no network"
+    details = networks.details()
+    assert (details["kind"], details["mode"], details["cni"]["waiting"]) == ("cni", "cni", [])

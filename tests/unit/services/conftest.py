@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import FakeCgroups, FakeSnapshots
@@ -88,6 +89,8 @@ class FakeNetwork:
         self.teardown_error: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.reconciled: set[str] | None = None
+        self.takes_over = False
+        self.handed_over: list[str] = []
 
     async def setup(self, request: SetupRequest) -> NetworkResult:
         if self.gate is not None:
@@ -119,6 +122,17 @@ class FakeNetwork:
 
     def get(self, kind: str) -> FakeNetwork:
         return self
+
+    def hand_over(self, kind: str, sandbox_id: str) -> bool:
+        if self.takes_over:
+            self.handed_over.append(sandbox_id)
+        return self.takes_over
+
+    async def check(self, kind: str, sandbox_id: str) -> str:
+        return "ok"
+
+    def details(self) -> dict[str, Any]:
+        return {"kind": self.kind()}
 
 
 @dataclass

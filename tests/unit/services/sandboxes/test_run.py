@@ -107,6 +107,16 @@ async def test_what_cannot_be_undone_stays_notready_and_a_retry_clears_it(bench:
     assert [each.spec.id for each in list_sandboxes(bench.node)] == [id_]
 
 
+async def test_a_network_that_goes_on_by_itself_leaves_no_sandbox_of_a_failed_start(bench: Any) -> None:
+    bench.network.setup_error = ResourceExhausted("no address is free")
+    bench.network.teardown_error, bench.network.takes_over = OSError("plugin crashed"), True
+    with pytest.raises(ResourceExhausted):
+        await run_pod_sandbox(bench.node, bench.sandbox())
+    assert list_sandboxes(bench.node) == []
+    assert len(bench.network.handed_over) == 1
+    assert os.listdir(bench.node.settings.netns_dir) == []
+
+
 async def test_an_unknown_handler_is_refused_and_leaves_nothing(bench: Any) -> None:
     with pytest.raises(InvalidArgument, match="'gvisor' is configured; there are: cri-shim"):
         await run_pod_sandbox(bench.node, bench.sandbox(), "gvisor")

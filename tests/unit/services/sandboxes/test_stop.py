@@ -55,6 +55,18 @@ async def test_a_network_that_stays_up_does_not_hold_up_the_stop_but_the_removal
     assert list_sandboxes(bench.node) == []
 
 
+async def test_a_network_that_goes_on_by_itself_holds_up_neither_stop_nor_removal(bench: Any) -> None:
+    id_ = await pod(bench)
+    bench.network.teardown_error, bench.network.takes_over = OSError("plugin crashed"), True
+    await stop_pod_sandbox(bench.node, id_)
+    (view,) = list_sandboxes(bench.node)
+    assert (view.state, view.status.pending) == (SandboxState.NOTREADY, ("network", "namespaces"))
+    assert bench.network.handed_over == []
+    await remove_pod_sandbox(bench.node, id_)
+    assert (list_sandboxes(bench.node), bench.network.handed_over) == ([], [id_])
+    assert os.listdir(bench.node.settings.netns_dir) == []
+
+
 async def test_a_removal_of_a_running_pod_leaves_nothing(bench: Any) -> None:
     id_ = await pod(bench)
     await remove_pod_sandbox(bench.node, id_[:16])
