@@ -13,7 +13,15 @@ from shim.model.image import Image
 from shim.model.mount import ImageTree, Rootfs
 from shim.model.resources import Resources
 from shim.model.security import UserNamespace
-from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
+from shim.model.stats import (
+    CgroupDetails,
+    CgroupUsage,
+    CpuStats,
+    FilesystemUsage,
+    InterfaceStats,
+    MemoryStats,
+    NetworkStats,
+)
 
 
 class FakeSnapshots:
@@ -101,10 +109,28 @@ class FakeCgroups:
         self._there(path)
         return CpuStats(1, 2)
 
-    def memory(self, path: str) -> MemoryStats:
-        self._there(path)
-        return MemoryStats(1, 2, 3, 4, 5, 6, 7)
+    def usage(self, path: str) -> CgroupUsage:
+        return CgroupUsage(self.cpu(path), MemoryStats(1, 2, 3, 4, 5, 6, 7), None)
+
+    def details(self, path: str) -> CgroupDetails:
+        return CgroupDetails(self.usage(path), tasks=1)
+
+    def processes(self, path: str) -> list[int]:
+        return [1] if path in self.limits else []
 
     def _there(self, path: str) -> None:
         if path not in self.limits:
             raise KernelError("read", errno.ENOENT, path)
+
+
+class FakeTraffic:
+    def __init__(self) -> None:
+        self.there: set[str] = set()
+
+    def read(self, netns_path: str, default: str) -> NetworkStats:
+        if netns_path not in self.there:
+            raise KernelError("open", errno.ENOENT, netns_path)
+        return NetworkStats(1, InterfaceStats(default, 2, 3, tx_bytes=4, tx_packets=5))
+
+    def close(self) -> None:
+        return None

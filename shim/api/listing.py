@@ -58,6 +58,17 @@ class Listing(Generic[S, T]):
             kept.update(made)
         return [piece.data for piece in made.values()]
 
+    def piece(self, spec: S, state: T) -> bytes:
+        """Return the piece of one item, and keep it."""
+        piece = self._pieces[spec.id] = self._piece(self._pieces, spec, state)
+        return piece.data
+
+    def keep(self, ids: Iterable[str]) -> None:
+        """Forget the pieces of all others, if there can be any."""
+        known = set(ids)
+        if len(self._pieces) > len(known):
+            self._pieces = {id_: piece for id_, piece in self._pieces.items() if id_ in known}
+
     def _piece(self, kept: dict[str, _Piece[S, T]], spec: S, state: T) -> _Piece[S, T]:
         piece = kept.get(spec.id)
         if piece is None or piece.spec is not spec or piece.state != state:

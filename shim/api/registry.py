@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -13,23 +13,27 @@ from google.protobuf.descriptor import MethodDescriptor
 from shim import errors
 
 
-def generic_handler(proto: ModuleType, service: str, servant: object) -> grpc.GenericRpcHandler:
+def generic_handler(proto: ModuleType, service: str, *servants: object) -> grpc.GenericRpcHandler:
     """Return the handlers of ``service``.
 
-    A method ``RunPodSandbox`` is served by ``servant.run_pod_sandbox(request, context)``, a coroutine, or an
-    async generator where it streams. One that ``servant`` does not have answers UNIMPLEMENTED.
+    A method ``RunPodSandbox`` is served by ``run_pod_sandbox(request, context)`` of the first servant with
+    it: a coroutine, or an async generator where it streams. One that none has answers UNIMPLEMENTED.
 
     Args:
         proto: generated module with the service.
         service: name without package.
-        servant: has the methods.
+        servants: have the methods.
     """
     descriptor = proto.DESCRIPTOR.services_by_name[service]
     handlers = {
-        method.name: _handler(proto, method, getattr(servant, _snake(method.name), None))
+        method.name: _handler(proto, method, _find(servants, _snake(method.name)))
         for method in descriptor.methods
     }
     return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
+
+
+def _find(servants: Iterable[object], name: str) -> Callable[..., Any] | None:
+    return next((getattr(each, name) for each in servants if hasattr(each, name)), None)
 
 
 def encode(message: Any) -> bytes:

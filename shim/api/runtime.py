@@ -9,10 +9,9 @@ from shim._proto import api_pb2 as cri
 from shim.api import budget, timeline
 from shim.api.convert import check, info
 from shim.api.convert.container import decode_container_config, encode_container, encode_container_status
-from shim.api.convert.filters import decode_container_filter, decode_sandbox_filter, decode_stats_filter
+from shim.api.convert.filters import decode_container_filter, decode_sandbox_filter
 from shim.api.convert.resources import decode_resources
 from shim.api.convert.sandbox import decode_sandbox_config, encode_sandbox, encode_sandbox_status
-from shim.api.convert.stats import encode_container_stats
 from shim.api.listing import Listing
 from shim.api.node_status import node_status
 from shim.api.streaming import Streaming, StreamingServer
@@ -24,7 +23,6 @@ from shim.services.containers.list import list_containers
 from shim.services.containers.remove import remove_container
 from shim.services.containers.reopen_log import reopen_container_log
 from shim.services.containers.start import start_container
-from shim.services.containers.stats import container_stats, list_container_stats
 from shim.services.containers.status import container_status
 from shim.services.containers.stop import stop_container
 from shim.services.containers.update import update_container_resources
@@ -198,22 +196,6 @@ class RuntimeService:
     async def port_forward(self, request: cri.PortForwardRequest, _context: Any) -> cri.PortForwardResponse:
         """Prepare connections into a sandbox."""
         return self._streaming.port_forward(request)
-
-    # Numbers
-
-    async def container_stats(
-        self, request: cri.ContainerStatsRequest, _context: Any
-    ) -> cri.ContainerStatsResponse:
-        """Measure a container."""
-        view = await container_stats(self._node, check.given(request.container_id, "container_id"))
-        return cri.ContainerStatsResponse(stats=encode_container_stats(view))
-
-    async def list_container_stats(
-        self, request: cri.ListContainerStatsRequest, _context: Any
-    ) -> cri.ListContainerStatsResponse:
-        """Measure containers."""
-        views = await list_container_stats(self._node, decode_stats_filter(request.filter))
-        return cri.ListContainerStatsResponse(stats=[encode_container_stats(view) for view in views])
 
     # The runtime itself
 

@@ -19,6 +19,7 @@ from shim.api import budget
 from shim.api.calls import Observer
 from shim.api.image import ImageService
 from shim.api.image_files import ImageFiles
+from shim.api.numbers import Numbers
 from shim.api.observers import timeline_observer
 from shim.api.registry import generic_handler
 from shim.api.runtime import RuntimeService
@@ -65,14 +66,14 @@ class Server:
         self._server = grpc.aio.server(
             interceptors=[StatusInterceptor((timeline_observer(node), *observers))], options=OPTIONS
         )
-        services: Mapping[str, tuple[ModuleType, object]] = {
-            "RuntimeService": (api_pb2, RuntimeService(node, streaming)),
+        services: Mapping[str, tuple[ModuleType, *tuple[object, ...]]] = {
+            "RuntimeService": (api_pb2, RuntimeService(node, streaming), Numbers(node)),
             "ImageService": (api_pb2, ImageService(node)),
             "Images": (images_pb2, self._files),
             "Timeline": (timeline_pb2, TimelineService(node)),
         }
-        for name, (proto, servant) in services.items():
-            self._server.add_generic_rpc_handlers((generic_handler(proto, name, servant),))
+        for name, (proto, *servants) in services.items():
+            self._server.add_generic_rpc_handlers((generic_handler(proto, name, *servants),))
 
     async def start(self) -> None:
         """Begin to listen. The socket has its final mode before anybody can connect.

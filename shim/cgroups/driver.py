@@ -10,14 +10,15 @@ import logging
 import posixpath
 from collections.abc import Sequence
 
-from shim.cgroups import killing, limits, names, oom, plan, stats, tree
+from shim.cgroups import killing, limits, names, oom, plan, tree
 from shim.cgroups.devices import DeviceGuard
 from shim.cgroups.hierarchy import Hierarchy
+from shim.cgroups.stats import Reader
 from shim.errors import FailedPrecondition, InvalidArgument, KernelError
 from shim.kernel import cgroupfs
 from shim.model.cgroup import CgroupJoin, DeviceRule, Place
 from shim.model.resources import Resources
-from shim.model.stats import CpuStats, MemoryStats
+from shim.model.stats import CgroupDetails, CgroupUsage, CpuStats
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class CgroupfsDriver:
             raise FailedPrecondition("no cgroup2 to track processes with: mount it, see the doctor")
         self._hierarchy = hierarchy
         self._guard = DeviceGuard(hierarchy)
+        self._reader = Reader(hierarchy)
         self._own_parent = names.normal(own_parent)
 
     def close(self) -> None:
@@ -139,12 +141,20 @@ class CgroupfsDriver:
         return oom.watch(self._hierarchy, own(path))
 
     def cpu(self, path: str) -> CpuStats:
-        """Read CPU use. KernelError once the cgroup is gone."""
-        return stats.read_cpu(self._hierarchy, own(path))
+        """Read CPU time alone. KernelError once the cgroup is gone."""
+        return self._reader.cpu(path)
 
-    def memory(self, path: str) -> MemoryStats:
-        """Read memory use. KernelError once the cgroup is gone."""
-        return stats.read_memory(self._hierarchy, own(path))
+    def usage(self, path: str) -> CgroupUsage:
+        """Read what statistics tell, of any cgroup. KernelError once it is gone."""
+        return self._reader.usage(path)
+
+    def details(self, path: str) -> CgroupDetails:
+        """Read what metrics tell, of any cgroup. KernelError once it is gone."""
+        return self._reader.details(path)
+
+    def processes(self, path: str) -> list[int]:
+        """Return the pids in a cgroup and below; none once it is gone."""
+        return self._reader.processes(path)
 
     def _plan(self, resources: Resources, memory_now_bytes: int | None) -> list[plan.Write]:
         if self._hierarchy.v1:

@@ -1,105 +1,299 @@
-"""CPU and memory use of a cgroup, on both versions."""
+"""The numbers of a cgroup, on both versions.
+
+``Reader.usage`` reads what statistics tell, seven to nine files; ``Reader.details`` also what metrics tell.
+Pressure is counted in the cgroup2 hierarchy alone, where every container is on version 1 too, for tracking.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import time
 from typing import Final
 
+from shim.cgroups import parse
 from shim.cgroups.hierarchy import Hierarchy
 from shim.errors import KernelError
-from shim.kernel import cgroupfs
-from shim.model.stats import CpuStats, MemoryStats
+from shim.kernel import filesystems
+from shim.kernel.cgroupfs import read_bytes
+from shim.model.stats import (
+    CgroupDetails,
+    CgroupUsage,
+    CpuStats,
+    DeviceIo,
+    HugePages,
+    IoStats,
+    MemoryStats,
+    Pressure,
+)
 
-# Version 1 says "no limit" with the largest number of whole pages; nothing real comes near.
-_NO_LIMIT: Final = 1 << 62
+_HUGE_PAGES: Final = "/sys/kernel/mm/hugepages"
+_PRESSURE: Final = "/proc/pressure/cpu"
+_GONE: Final = (errno.ENOENT, errno.ENODEV)
+_TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-def read_cpu(h: Hierarchy, path: str) -> CpuStats:
-    """Return CPU use.
+class Reader:
+    """Reads the numbers of cgroups. Blocking; may be used in several threads.
 
-    Raises:
-        KernelError: the cgroup is gone, or has no such controller.
+    Args:
+        hierarchy: where cgroups are.
     """
-    directory = _directory(h, "cpuacct" if h.v1 else "cpu", path)
-    now = time.time_ns()
-    if h.v1:
-        return CpuStats(now, int(cgroupfs.read(os.path.join(directory, "cpuacct.usage"))))
-    usage_us = parse_flat(cgroupfs.read(os.path.join(directory, "cpu.stat")))["usage_usec"]
-    return CpuStats(now, usage_us * 1000)
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self._unified = hierarchy.unified
+        self._v1 = bool(hierarchy.v1)
+        get = hierarchy.v1.get if hierarchy.v1 else lambda _name: hierarchy.unified
+        self._cpu, self._cpuacct, self._memory = get("cpu"), get("cpuacct"), get("memory")
+        self._pids, self._blkio, self._huge = get("pids"), get("blkio"), get("hugetlb")
+        self._has_pressure = _has_pressure()
+
+    def cpu(self, path: str) -> CpuStats:
+        """Return CPU time alone, without pressure.
+
+        Raises:
+            KernelError: the cgroup is gone, or nothing counts CPU time.
+        """
+        if self._v1:
+            if self._cpuacct is None:
+                raise KernelError("open", errno.ENOENT, "hierarchy of cgroup controller cpuacct")
+            now = time.time_ns()
+            return CpuStats(now, int(read_bytes(f"{self._cpuacct}{path}/cpuacct.usage")))
+        now = time.time_ns()
+        return CpuStats(now, parse.flat(read_bytes(f"{self._unified}{path}/cpu.stat"))[b"usage_usec"] * 1000)
+
+    def usage(self, path: str) -> CgroupUsage:
+        """Return what statistics tell. ``path`` is below the root of each hierarchy.
+
+        Raises:
+            KernelError: the cgroup is gone.
+        """
+        cpu = self.cpu(path)
+        if self._has_pressure:
+            cpu = CpuStats(cpu.timestamp_ns, cpu.usage_ns, None, self._pressure(path, "cpu"))
+        return CgroupUsage(cpu, self._memory_stats(path), self._io(path))
+
+    def details(self, path: str) -> CgroupDetails:
+        """Return what metrics tell. ``path`` is below the root of each hierarchy.
+
+        Raises:
+            KernelError: the cgroup is gone.
+        """
+        usage = self.usage(path)
+        return self._details_v1(path, usage) if self._v1 else self._details_v2(path, usage)
+
+    def processes(self, path: str) -> list[int]:
+        """Return the pids in a cgroup and those below it; none once it is gone."""
+        mount = self._pids if self._v1 else self._unified
+        return _pids(f"{mount or self._unified}{path}")
+
+    # Version 1 and 2 in one
+
+    def _pressure(self, path: str, resource: str) -> Pressure | None:
+        data = _optional(f"{self._unified}{path}/{resource}.pressure")
+        return parse.pressure(data) if data else None
+
+    def _io(self, path: str) -> IoStats | None:
+        pressure = self._pressure(path, "io") if self._has_pressure else None
+        return IoStats(time.time_ns(), pressure) if pressure is not None else None
+
+    def _memory_stats(self, path: str) -> MemoryStats | None:
+        if self._memory is None:
+            return None
+        directory = self._memory + path
+        now = time.time_ns()
+        data = _optional(directory + "/memory.stat")
+        if data is None:
+            return None
+        stat = parse.flat(data)
+        pressure = self._pressure(path, "memory") if self._has_pressure else None
+        if self._v1:
+            usage = int(read_bytes(directory + "/memory.usage_in_bytes"))
+            limit = parse.limit(read_bytes(directory + "/memory.limit_in_bytes"))
+            return memory_v1(now, usage, limit, stat, pressure)
+        usage = int(read_bytes(directory + "/memory.current"))
+        limit = parse.limit(read_bytes(directory + "/memory.max"))
+        swap = _optional(directory + "/memory.swap.current")  # none on a kernel without swap
+        swap_max = _optional(directory + "/memory.swap.max") if swap is not None else None
+        return memory_v2(now, usage, limit, int(swap or 0), swap_max, stat, pressure)
+
+    def _details_v1(self, path: str, usage: CgroupUsage) -> CgroupDetails:
+        cpu = _flat(self._cpu, path, "cpu.stat")
+        times = _flat(self._cpuacct, path, "cpuacct.stat")
+        kernel = _number(self._memory, path, "memory.kmem.usage_in_bytes")
+        memory = usage.memory
+        if memory is not None and kernel:
+            memory = dataclasses.replace(memory, kernel_bytes=kernel)
+            usage = CgroupUsage(usage.cpu, memory, usage.io)
+        return CgroupDetails(
+            usage=usage,
+            user_ns=times.get(b"user", 0) * _TICK_NS,
+            system_ns=times.get(b"system", 0) * _TICK_NS,
+            periods=cpu.get(b"nr_periods", 0),
+            throttled_periods=cpu.get(b"nr_throttled", 0),
+            throttled_ns=cpu.get(b"throttled_time", 0),
+            memory_max_bytes=_number(self._memory, path, "memory.max_usage_in_bytes"),
+            limit_hits=_number(self._memory, path, "memory.failcnt") or 0,
+            oom_kills=_flat(self._memory, path, "memory.oom_control").get(b"oom_kill", 0),
+            tasks=_number(self._pids, path, "pids.current") or 0,
+            tasks_max=_number(self._pids, path, "pids.max") or 0,
+            devices=_named(
+                parse.blkio(
+                    _file(self._blkio, path, "blkio.throttle.io_service_bytes_recursive"),
+                    _file(self._blkio, path, "blkio.throttle.io_serviced_recursive"),
+                )
+            ),
+            huge_pages=self._huge_pages(path),
+        )
+
+    def _details_v2(self, path: str, usage: CgroupUsage) -> CgroupDetails:
+        cpu = _flat(self._unified, path, "cpu.stat")
+        events = _flat(self._unified, path, "memory.events")
+        return CgroupDetails(
+            usage=usage,
+            user_ns=cpu.get(b"user_usec", 0) * 1000,
+            system_ns=cpu.get(b"system_usec", 0) * 1000,
+            periods=cpu.get(b"nr_periods", 0),
+            throttled_periods=cpu.get(b"nr_throttled", 0),
+            throttled_ns=cpu.get(b"throttled_usec", 0) * 1000,
+            memory_max_bytes=_number(self._unified, path, "memory.peak"),
+            limit_hits=events.get(b"max", 0),
+            oom_kills=events.get(b"oom_kill", 0),
+            tasks=_number(self._unified, path, "pids.current") or 0,
+            tasks_max=_number(self._unified, path, "pids.max") or 0,
+            devices=_named(parse.io_stat(_file(self._unified, path, "io.stat"))),
+            huge_pages=self._huge_pages(path),
+        )
+
+    def _huge_pages(self, path: str) -> tuple[HugePages, ...]:
+        """Return their use, for sizes of which this node has pages at all."""
+        found = []
+        for size in _huge_page_sizes() if self._huge is not None else ():
+            name = "usage_in_bytes" if self._v1 else "current"
+            used = _number(self._huge, path, f"hugetlb.{size}.{name}")
+            most = _number(self._huge, path, f"hugetlb.{size}.max_usage_in_bytes") if self._v1 else None
+            if used is not None:
+                found.append(HugePages(size, used, most))
+        return tuple(found)
 
 
-def read_memory(h: Hierarchy, path: str) -> MemoryStats:
-    """Return memory use.
-
-    Raises:
-        KernelError: the cgroup is gone, or has no such controller.
-    """
-    directory = _directory(h, "memory", path)
-    now = time.time_ns()
-    stat = parse_flat(cgroupfs.read(os.path.join(directory, "memory.stat")))
-    if h.v1:
-        usage = int(cgroupfs.read(os.path.join(directory, "memory.usage_in_bytes")))
-        limit = parse_limit(cgroupfs.read(os.path.join(directory, "memory.limit_in_bytes")))
-        return memory_v1(now, usage, limit, stat)
-    usage = int(cgroupfs.read(os.path.join(directory, "memory.current")))
-    limit = parse_limit(cgroupfs.read(os.path.join(directory, "memory.max")))
-    return memory_v2(now, usage, limit, _swap_v2(directory), stat)
-
-
-def memory_v1(now_ns: int, usage: int, limit: int, stat: dict[str, int]) -> MemoryStats:
+def memory_v1(
+    now_ns: int, usage: int, limit: int, stat: dict[bytes, int], pressure: Pressure | None = None
+) -> MemoryStats:
     """Return the numbers of version 1; those that begin with ``total_`` count the cgroups below too. Pure."""
+    get = stat.get
+    inactive = get(b"total_inactive_file", 0)
+    both = get(b"hierarchical_memsw_limit", parse.NO_LIMIT)
+    swap_limit = max(both - get(b"hierarchical_memory_limit", 0), 0)
+    limited = both < parse.NO_LIMIT
     return MemoryStats(
         now_ns,
         usage,
-        max(usage - stat.get("total_inactive_file", 0), 0),
-        stat.get("total_rss", 0),
+        max(usage - inactive, 0),
+        get(b"total_rss", 0),
         limit,
-        stat.get("total_pgfault", 0),
-        stat.get("total_pgmajfault", 0),
-        stat.get("total_swap", 0),
+        get(b"total_pgfault", 0),
+        get(b"total_pgmajfault", 0),
+        get(b"total_swap", 0),
+        swap_limit if limited else 0,
+        not limited or swap_limit > 0,
+        get(b"total_cache", 0),
+        get(b"total_mapped_file", 0),
+        get(b"total_active_file", 0),
+        inactive,
+        0,
+        pressure,
     )
 
 
-def memory_v2(now_ns: int, usage: int, limit: int, swap: int, stat: dict[str, int]) -> MemoryStats:
+def memory_v2(
+    now_ns: int,
+    usage: int,
+    limit: int,
+    swap: int,
+    swap_max: bytes | None,
+    stat: dict[bytes, int],
+    pressure: Pressure | None = None,
+) -> MemoryStats:
     """Return the numbers of version 2. Pure."""
+    get = stat.get
+    inactive = get(b"inactive_file", 0)
     return MemoryStats(
         now_ns,
         usage,
-        max(usage - stat.get("inactive_file", 0), 0),
-        stat.get("anon", 0),
+        max(usage - inactive, 0),
+        get(b"anon", 0),
         limit,
-        stat.get("pgfault", 0),
-        stat.get("pgmajfault", 0),
+        get(b"pgfault", 0),
+        get(b"pgmajfault", 0),
         swap,
+        parse.limit(swap_max) if swap_max else 0,
+        swap_max is None or swap_max.strip() != b"0",
+        get(b"file", 0),
+        get(b"file_mapped", 0),
+        get(b"active_file", 0),
+        inactive,
+        get(b"kernel", 0),
+        pressure,
     )
 
 
-def parse_flat(text: str) -> dict[str, int]:
-    """Return a flat keyed file, ``name number`` on each line, as a dict."""
-    return {name: int(value) for name, _, value in (line.partition(" ") for line in text.splitlines())}
+def _named(devices: tuple[DeviceIo, ...]) -> tuple[DeviceIo, ...]:
+    return tuple(
+        dataclasses.replace(each, device=filesystems.block_device(each.major, each.minor)) for each in devices
+    )
 
 
-def parse_limit(text: str) -> int:
-    """Return a limit; 0 for none."""
-    value = text.strip()
-    if value == "max":
-        return 0
-    return limit if (limit := int(value)) < _NO_LIMIT else 0
-
-
-def _swap_v2(directory: str) -> int:
+def _optional(path: str) -> bytes | None:
+    """Return a file that kernels, or cgroups without a controller, may lack."""
     try:
-        return int(cgroupfs.read(os.path.join(directory, "memory.swap.current")))
-    except KernelError as error:
-        if error.errno == errno.ENOENT:  # a kernel without swap
-            return 0
+        return read_bytes(path)
+    except KernelError:
+        return None
+
+
+def _file(mount: str | None, path: str, name: str) -> bytes:
+    return (_optional(f"{mount}{path}/{name}") or b"") if mount is not None else b""
+
+
+def _flat(mount: str | None, path: str, name: str) -> dict[bytes, int]:
+    return parse.flat(_file(mount, path, name))
+
+
+def _number(mount: str | None, path: str, name: str) -> int | None:
+    data = _file(mount, path, name)
+    return parse.limit(data) if data else None
+
+
+def _pids(directory: str) -> list[int]:
+    try:
+        found = [int(pid) for pid in read_bytes(directory + "/cgroup.procs").split()]
+        # A directory of cgroups has a link from each one below it.
+        if os.stat(directory).st_nlink > 2:
+            with os.scandir(directory) as entries:
+                below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            for each in below:
+                found += _pids(each)
+    except OSError as error:
+        if error.errno in _GONE:
+            return []
         raise
+    return found
 
 
-def _directory(h: Hierarchy, controller: str, path: str) -> str:
-    directory = h.directory(controller, path)
-    if directory is None:
-        raise KernelError("open", errno.ENOENT, f"hierarchy of cgroup controller {controller}")
-    return directory
+def _has_pressure() -> bool:
+    try:
+        return bool(read_bytes(_PRESSURE))
+    except KernelError:  # a kernel without, or with psi=0
+        return False
+
+
+def _huge_page_sizes() -> list[str]:
+    try:
+        names = [
+            name for name in os.listdir(_HUGE_PAGES) if int(read_bytes(f"{_HUGE_PAGES}/{name}/nr_hugepages"))
+        ]
+    except OSError:  # a kernel without huge pages
+        return []
+    return sorted(parse.page_size(int(name.removeprefix("hugepages-").removesuffix("kB"))) for name in names)

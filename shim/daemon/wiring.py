@@ -22,7 +22,7 @@ from shim.model.container import ExitRecord, ProcessRef
 from shim.model.security import ProfileType
 from shim.network.select import Mode, Networks
 from shim.network.settings import BridgeSettings, CniSettings
-from shim.services import exits
+from shim.services import exits, sampler
 from shim.services.cdi.library import Library
 from shim.services.confinement import apparmor, seccomp, selinux
 from shim.services.denials import Watcher
@@ -102,6 +102,7 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
         watcher = Watcher(node)
         watcher.start()
         stack.callback(watcher.close)
+        node.background.start("sampling of numbers", sampler.sample_forever(node))
         yield node
 
 

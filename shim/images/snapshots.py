@@ -109,6 +109,7 @@ class Snapshots:
         except OSError:
             self.remove(container_id)
             raise
+        self.measure(container_id)  # quick, it is empty; so statistics know it from the start
         if not lowers:  # overlayfs wants a lower: an image without layers gets an empty one
             lowers = (os.path.join(path, "empty"),)
             os.makedirs(lowers[0], exist_ok=True)
@@ -171,6 +172,11 @@ class Snapshots:
     def usage(self, container_id: str) -> FilesystemUsage | None:
         """Return what a writable layer took when it was last measured; None if it never was."""
         return self._usage.get(container_id)
+
+    def total_usage(self) -> tuple[int, int]:
+        """Return (bytes, inodes) of all writable layers, as last measured."""
+        found = list(self._usage.values())
+        return sum(each.used_bytes for each in found), sum(each.inodes_used for each in found)
 
     def measure(self, container_id: str) -> FilesystemUsage:
         """Walk a writable layer and keep the numbers."""

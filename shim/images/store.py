@@ -19,6 +19,7 @@ from shim.images.exchange import Shared
 from shim.images.ingest import Ingest, out_of_room
 from shim.images.layers import LayerStore
 from shim.images.load import Loader
+from shim.images.measuring import Measurer
 from shim.images.progress import PullState, Report
 from shim.images.pull import Puller
 from shim.images.register import Register
@@ -26,14 +27,14 @@ from shim.images.settings import Settings
 from shim.images.snapshots import Snapshots
 from shim.images.syncer import Syncer
 from shim.images.unpackers import Unpackers
+from shim.kernel import filesystems
 from shim.model.image import Auth, Image
-from shim.model.stats import FilesystemUsage
+from shim.model.stats import FilesystemCapacity, FilesystemUsage
 from shim.threads import Pool
 
 log = logging.getLogger(__name__)
 
 _MAX_READ_BYTES: Final = 4 << 20
-_MEASURE_EVERY_S: Final = 10.0
 _TIDY_EVERY_S: Final = 600.0
 
 
@@ -68,9 +69,9 @@ class ImageStore:
         shared = Shared(self._connections, self._keychain, Counters())
         self._puller = Puller(settings, shared, self._threads, self._register)
         self._loader = Loader(root, settings, self._threads, self._register)
+        self._measurer = Measurer(self._snapshots, self._threads)
         self._measuring: asyncio.Task[None] | None = None
         self._cleaning: asyncio.Task[None] | None = None
-        self._containers = (0, 0)  # bytes and inodes of all writable layers
 
     @property
     def snapshots(self) -> Snapshots:
@@ -81,7 +82,7 @@ class ImageStore:
         """Read what is on disk and remove what a crash left; removal goes on in the background."""
         await self._threads.run(self._start)
         self._cleaning = asyncio.ensure_future(self._tidy_forever())
-        self._measuring = asyncio.ensure_future(self._measure_forever())
+        self._measuring = asyncio.ensure_future(self._measurer.run_forever())
 
     def _start(self) -> None:
         os.makedirs(self._root, mode=0o700, exist_ok=True)
@@ -180,13 +181,18 @@ class ImageStore:
     async def fs_usage(self) -> FilesystemUsage:
         """Return what images (from counters) and writable layers (measured in the background) take."""
         used, inodes = self._layers.usage()
+        own_bytes, own_inodes = self._snapshots.total_usage()
         documents = sum(len(record.documents) for record in self._catalog.records())
         return FilesystemUsage(
             time.time_ns(),
             self._root,
-            used + 4096 * documents + self._containers[0],
-            inodes + documents + self._containers[1],
+            used + 4096 * documents + own_bytes,
+            inodes + documents + own_inodes,
         )
+
+    def capacity(self) -> FilesystemCapacity:
+        """Return what the file system of images and writable layers has. Blocking."""
+        return filesystems.capacity(self._root)
 
     async def _tidy_forever(self) -> None:
         """Remove what a crash or a pull that nobody tried again has left."""
@@ -197,12 +203,3 @@ class ImageStore:
             except OSError as error:
                 log.warning("cannot tidy up the image store: %s", error)
             await asyncio.sleep(_TIDY_EVERY_S)
-
-    async def _measure_forever(self) -> None:
-        while True:
-            used = inodes = 0
-            for container_id in self._snapshots.list():
-                found = await self._threads.run(self._snapshots.measure, container_id)
-                used, inodes = used + found.used_bytes, inodes + found.inodes_used
-            self._containers = (used, inodes)
-            await asyncio.sleep(_MEASURE_EVERY_S)

@@ -14,7 +14,14 @@ from shim.model.mount import ImageTree, Rootfs
 from shim.model.resources import Resources
 from shim.model.sandbox import SandboxSpec
 from shim.model.security import UserNamespace
-from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
+from shim.model.stats import (
+    CgroupDetails,
+    CgroupUsage,
+    CpuStats,
+    FilesystemCapacity,
+    FilesystemUsage,
+    NetworkStats,
+)
 from shim.model.streams import StreamOptions
 from shim.network.plugin import Network, NetworkCondition
 from shim.services.views import ContainerView
@@ -154,6 +161,9 @@ class Images(Protocol):
     async def fs_usage(self) -> FilesystemUsage:
         """Return what images and writable layers take on disk."""
 
+    def capacity(self) -> FilesystemCapacity:
+        """Return what the file system of images and writable layers has. Blocking."""
+
     def list(self) -> list[Image]:
         """Return all images."""
 
@@ -210,10 +220,26 @@ class Cgroups(Protocol):
         """Return descriptors that tell of the OOM killer, by the names the supervisor knows; to be closed."""
 
     def cpu(self, path: str) -> CpuStats:
-        """Read CPU use."""
+        """Read CPU time alone. KernelError once the cgroup is gone."""
 
-    def memory(self, path: str) -> MemoryStats:
-        """Read memory use."""
+    def usage(self, path: str) -> CgroupUsage:
+        """Read what statistics tell, of any cgroup. KernelError once it is gone."""
+
+    def details(self, path: str) -> CgroupDetails:
+        """Read what metrics tell, of any cgroup. KernelError once it is gone."""
+
+    def processes(self, path: str) -> list[int]:
+        """Return the pids in a cgroup and below; none once it is gone."""
+
+
+class Traffic(Protocol):
+    """The counters of pods' interfaces (``network.traffic.TrafficReader``). Blocking; for one thread."""
+
+    def read(self, netns_path: str, default: str) -> NetworkStats:
+        """Return the counters of every interface but loopback; KernelError where the namespace is gone."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
 
 
 class Networks(Protocol):

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Final
 from shim.errors import FailedPrecondition, InvalidArgument
 from shim.model.container import ProcessRef
 from shim.model.security import ProfileType
+from shim.network.traffic import TrafficReader
 from shim.services import processes
 from shim.services.background import Background
 from shim.services.cdi.library import Library
-from shim.services.collaborators import Cgroups, Images, Launcher, Networks, Supervisor
+from shim.services.collaborators import Cgroups, Images, Launcher, Networks, Supervisor, Traffic
 from shim.services.flights import Flights
 from shim.services.locks import Locks
+from shim.services.log_usage import LogUsage
 from shim.services.pools import Pools
+from shim.services.rates import Rates
 from shim.services.records import Records
 from shim.services.timeline import Timeline
 from shim.services.waiters import Waiters
@@ -108,6 +111,7 @@ class Node:
 
     Attributes:
         cdi: the devices that files of the node describe.
+        rates, logs, traffic: for the statistics; used in the thread of ``pools.stats`` alone.
         making: ids of sandboxes that are being made; no list shows them.
         inits: ids of sandboxes whose init runs.
         stops: the stops under way, by container id.
@@ -127,6 +131,9 @@ class Node:
     launcher: Launcher
     pools: Pools
     cdi: Library = field(default_factory=Library)
+    traffic: Traffic = field(default_factory=TrafficReader)
+    rates: Rates = field(default_factory=Rates)
+    logs: LogUsage = field(default_factory=LogUsage)
     locks: Locks = field(default_factory=Locks)
     flights: Flights = field(default_factory=Flights)
     background: Background = field(default_factory=Background)
@@ -145,3 +152,4 @@ class Node:
         await self.background.close()
         await self.timeline.close()
         await asyncio.to_thread(self.pools.close)
+        self.traffic.close()

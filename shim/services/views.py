@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from shim.model.container import ContainerSpec, ContainerState, ContainerStatus
 from shim.model.lifecycle import container_state, sandbox_state
 from shim.model.sandbox import SandboxSpec, SandboxState, SandboxStatus
-from shim.model.stats import CpuStats, FilesystemUsage, MemoryStats
+from shim.model.stats import (
+    CgroupDetails,
+    CgroupUsage,
+    CpuStats,
+    FilesystemCapacity,
+    FilesystemUsage,
+    IoStats,
+    MemoryStats,
+    NetworkStats,
+    ProcessStats,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +93,61 @@ class SandboxFilter:
 
 @dataclass(frozen=True, slots=True)
 class ContainerStatsView:
-    """The numbers of a container. None: not known (it does not run, or nothing has been measured yet)."""
+    """The numbers of a container. None: not known (it does not run, or the kernel does not count it)."""
 
     spec: ContainerSpec
     cpu: CpuStats | None
     memory: MemoryStats | None
     writable_layer: FilesystemUsage | None
+    io: IoStats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxStatsView:
+    """The numbers of a sandbox and of the containers that run in it. None: not known.
+
+    Attributes:
+        timestamp_ns: when the processes were counted; 0 if they were not.
+    """
+
+    spec: SandboxSpec
+    cpu: CpuStats | None = None
+    memory: MemoryStats | None = None
+    io: IoStats | None = None
+    network: NetworkStats | None = None
+    timestamp_ns: int = 0
+    processes: int = 0
+    containers: tuple[ContainerStatsView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerMetricsView:
+    """What metrics tell of a container that runs.
+
+    Attributes:
+        disk_bytes: its writable layer and its logs.
+    """
+
+    container: ContainerView
+    cgroup: CgroupDetails
+    processes: ProcessStats
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxMetricsView:
+    """What metrics tell of a sandbox.
+
+    Attributes:
+        cgroup: of the pod, where it has one of its own.
+    """
+
+    spec: SandboxSpec
+    timestamp_ns: int
+    capacity: FilesystemCapacity
+    cgroup: CgroupUsage | None
+    network: NetworkStats | None
+    containers: tuple[ContainerMetricsView, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,14 +59,18 @@ def test_what_was_made_can_be_read_until_it_is_removed(cgroups: Cgroups) -> None
     place = cgroups.create(path, Resources(memory_limit_bytes=64 << 20), ALLOW_ALL)
     assert place.path == path
     assert cgroups.cpu(path).timestamp_ns > 0
-    assert cgroups.memory(path).timestamp_ns > 0
+    usage = cgroups.usage(path)
+    assert usage.memory is not None
+    assert usage.memory.timestamp_ns > 0
+    assert cgroups.details(path).usage.cpu.usage_ns >= usage.cpu.usage_ns
     cgroups.update(path, Resources(memory_limit_bytes=32 << 20))
     cgroups.kill(path)
     cgroups.remove(path)
     cgroups.remove(path)
-    for read in (cgroups.cpu, cgroups.memory):
+    for read in (cgroups.cpu, cgroups.usage, cgroups.details):
         with pytest.raises(KernelError):
             read(path)
+    assert cgroups.processes(path) == []
 
 
 def test_an_exec_has_a_cgroup_below_its_containers(cgroups: Cgroups) -> None:

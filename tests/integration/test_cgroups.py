@@ -59,6 +59,12 @@ def where(pid: int) -> set[str]:
         return {line.rstrip("\n").split(":", 2)[2] for line in file}
 
 
+def limit_of(driver: CgroupfsDriver, path: str) -> int:
+    memory = driver.usage(path).memory
+    assert memory is not None
+    return memory.limit_bytes
+
+
 def test_a_process_enters_every_hierarchy_is_killed_and_leaves_nothing(
     driver: CgroupfsDriver, found: hierarchy.Hierarchy
 ) -> None:
@@ -70,8 +76,9 @@ def test_a_process_enters_every_hierarchy_is_killed_and_leaves_nothing(
     assert os.read(reader, 16) == b"ready\n"
     os.close(reader)
     assert where(pid) == {path}
-    assert driver.memory(path).limit_bytes == 64 * MIB
+    assert limit_of(driver, path) == 64 * MIB
     assert driver.cpu(path).usage_ns > 0
+    assert driver.processes(path) == [pid]
     driver.kill(path)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     driver.remove(path)
@@ -87,7 +94,7 @@ def test_limits_grow_and_shrink(driver: CgroupfsDriver) -> None:
     driver.create(path, Resources(memory_limit_bytes=64 * MIB, memory_swap_limit_bytes=64 * MIB))
     for size in (128 * MIB, 32 * MIB, 96 * MIB):
         driver.update(path, Resources(memory_limit_bytes=size, memory_swap_limit_bytes=size))
-        assert driver.memory(path).limit_bytes == size
+        assert limit_of(driver, path) == size
 
 
 def test_an_exec_is_killed_without_its_container(driver: CgroupfsDriver) -> None:

@@ -56,6 +56,12 @@ def until(true: object, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+def limit_of(driver: SystemdDriver, path: str) -> int:
+    memory = driver.usage(path).memory
+    assert memory is not None
+    return memory.limit_bytes
+
+
 def test_a_process_lives_in_a_scope_that_ends_with_it(driver: SystemdDriver) -> None:
     path = driver.path(driver.parent("crishimtest-pod1.slice"), id_ := ids.new_id())
     assert path == f"{PODS}/cri-shim-{id_}.scope"
@@ -69,7 +75,7 @@ def test_a_process_lives_in_a_scope_that_ends_with_it(driver: SystemdDriver) -> 
     assert {"ActiveState=active", "Slice=crishimtest-pod1.slice", "Delegate=yes", "TasksMax=infinity"} <= set(
         shown.splitlines()
     )
-    assert driver.memory(path).limit_bytes == 64 * MIB
+    assert limit_of(driver, path) == 64 * MIB
     driver.kill(path)
     process.wait()
     until(lambda: not (ROOT / path[1:]).exists())

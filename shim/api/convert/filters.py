@@ -38,3 +38,8 @@ def decode_stats_filter(message: cri.ContainerStatsFilter) -> ContainerFilter:
         sandbox_id=message.pod_sandbox_id,
         labels=dict(message.label_selector),
     )
+
+
+def decode_sandbox_stats_filter(message: cri.PodSandboxStatsFilter) -> SandboxFilter:
+    """Return which sandboxes are to be measured."""
+    return SandboxFilter(id=message.id, labels=dict(message.label_selector))

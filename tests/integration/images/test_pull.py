@@ -206,7 +206,9 @@ async def test_a_container_keeps_its_layers(
     image = await store.pull(registry.push("pull/used", "v1", tools.image(tools.tar(("f", b"1")))), None)
     container = ids.new_id()
     rootfs = store.snapshots.prepare(container, image)
-    assert store.snapshots.usage(container) is None
+    before = store.snapshots.usage(container)
+    assert before is not None
+    assert (before.used_bytes, before.inodes_used) == (0, 0)
     write(f"{rootfs.upper}/written", bytes(10_000))
     assert store.snapshots.measure(container).used_bytes >= 10_000
     usage = store.snapshots.usage(container)

@@ -51,3 +51,14 @@ def test_only_a_whole_list_forgets_what_it_does_not_have() -> None:
     assert encoded == ["a", "b"]
     items.pieces([(a, 1)], whole=True)
     assert encoded == ["a", "b", "a"]
+
+
+def test_pieces_of_what_is_gone_are_forgotten() -> None:
+    items, encoded = listing()
+    gone, here = Spec("a"), Spec("b")
+    items.piece(gone, 1)
+    items.piece(here, 1)
+    items.keep(["b"])
+    items.piece(gone, 1)
+    items.piece(here, 1)
+    assert encoded == ["a", "b", "a"]

@@ -1,26 +1,45 @@
-import pytest
-
 from shim.cgroups import stats
-from shim.model.stats import MemoryStats
+
+V2 = {
+    b"inactive_file": 30,
+    b"active_file": 11,
+    b"anon": 50,
+    b"file": 45,
+    b"file_mapped": 4,
+    b"kernel": 9,
+    b"pgfault": 7,
+    b"pgmajfault": 1,
+}
+V1 = {
+    b"inactive_file": 1,
+    b"total_inactive_file": 30,
+    b"total_active_file": 11,
+    b"total_rss": 50,
+    b"total_cache": 45,
+    b"total_mapped_file": 4,
+    b"total_pgfault": 7,
+    b"total_pgmajfault": 1,
+    b"total_swap": 5,
+    b"hierarchical_memory_limit": 200,
+    b"hierarchical_memsw_limit": 300,
+}
 
 
-def test_working_set_is_usage_less_inactive_files_on_both_versions() -> None:
-    flat = stats.parse_flat("inactive_file 30\nanon 50\npgfault 7\npgmajfault 1\n")
-    assert stats.memory_v2(1, 100, 200, 5, flat) == MemoryStats(1, 100, 70, 50, 200, 7, 1, 5)
-    total = {
-        "total_inactive_file": 30,
-        "total_rss": 50,
-        "total_pgfault": 7,
-        "total_pgmajfault": 1,
-        "total_swap": 5,
-    }
-    assert stats.memory_v1(1, 100, 200, total) == MemoryStats(1, 100, 70, 50, 200, 7, 1, 5)
+def test_both_versions_tell_the_same() -> None:
+    one = stats.memory_v1(1, 100, 200, V1)
+    two = stats.memory_v2(1, 100, 200, 5, b"100\n", V2 | {b"kernel": 0})
+    assert one == two
+    assert (two.working_set_bytes, two.rss_bytes, two.swap_bytes, two.swap_limit_bytes) == (70, 50, 5, 100)
 
 
 def test_working_set_is_never_negative() -> None:
-    assert stats.memory_v2(1, 10, 0, 0, {"inactive_file": 30}).working_set_bytes == 0
+    assert stats.memory_v2(1, 10, 0, 0, None, {b"inactive_file": 30}).working_set_bytes == 0
 
 
-@pytest.mark.parametrize(("text", "limit"), [("max\n", 0), ("9223372036854771712\n", 0), ("4096\n", 4096)])
-def test_limits(text: str, limit: int) -> None:
-    assert stats.parse_limit(text) == limit
+def test_no_swap_at_all_is_told_apart_from_no_limit() -> None:
+    none = stats.memory_v1(1, 1, 1, {b"hierarchical_memory_limit": 200, b"hierarchical_memsw_limit": 200})
+    assert (none.swap_limit_bytes, none.swap_allowed) == (0, False)
+    assert stats.memory_v1(1, 1, 1, {}).swap_allowed
+    assert not stats.memory_v2(1, 1, 1, 0, b"0\n", {}).swap_allowed
+    assert stats.memory_v2(1, 1, 1, 0, b"max\n", {}).swap_allowed
+    assert stats.memory_v2(1, 1, 1, 0, None, {}).swap_allowed

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeCgroups, FakeSnapshots
+from fakes import FakeCgroups, FakeSnapshots, FakeTraffic
 
 from shim.errors import NotFound
 from shim.model.cgroup import Place
@@ -19,7 +19,7 @@ from shim.model.container import ContainerConfig, ContainerMetadata, ExitRecord,
 from shim.model.image import Auth, Image, ImageConfig, ImageSpec, Platform
 from shim.model.network import NetworkResult
 from shim.model.sandbox import SandboxConfig, SandboxMetadata, SandboxSpec
-from shim.model.stats import FilesystemUsage
+from shim.model.stats import FilesystemCapacity, FilesystemUsage
 from shim.model.streams import StreamOptions
 from shim.network.plugin import NetworkCondition, SetupRequest
 from shim.services import exits
@@ -77,6 +77,9 @@ class FakeImages:
 
     async def fs_usage(self) -> FilesystemUsage:
         return FilesystemUsage(1, "/", 1, 1)
+
+    def capacity(self) -> FilesystemCapacity:
+        return FilesystemCapacity("/dev/vda1", 1000, 100, 90)
 
     def list(self) -> list[Image]:
         return self.images
@@ -290,6 +293,7 @@ def open_node(
         supervisor=world,
         launcher=world,
         pools=pools,
+        traffic=FakeTraffic(),
         send_signal=world.send_signal,
     )
     world.node = node
