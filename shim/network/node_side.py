@@ -122,10 +122,20 @@ class NodeSide:
             results = inside.try_request(*first, *self._inside(lease.address6, index, 6))
         for number, error in enumerate(results):
             if error is not None and number >= len(first) and error.errno == errno.EACCES:
+                self._settle(lease.link)
                 return mac, False
             if error is not None:
                 raise error
+        self._settle(lease.link)
         return mac, True
+
+    def _settle(self, link: str) -> None:
+        """Have the kernel notice at once that link and bridge have a carrier, so that no first packet is lost.
+
+        It notices some milliseconds later by itself, and until then drops what comes for the pod; whoever sent
+        an ARP request then waits for a second. Since Linux 6.8 it looks when it is asked for the link.
+        """
+        self._route.try_request(links.encode_get_link(link), links.encode_get_link(self._name))
 
     def _inside(self, address: str, index: int, version: int) -> tuple[Message, ...]:
         """Return what gives the pod's end its address and its way out, of one version of IP."""
