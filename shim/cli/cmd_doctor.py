@@ -20,7 +20,8 @@ def command(verbose: bool, **flags: Any) -> None:
 
     The exit code is 1 if something is missing, 0 otherwise.
     """
-    findings = doctor.examine(doctor.Host.here(), options.load(**flags).config)
+    config = options.load(**flags).config
+    findings = doctor.examine(doctor.Host.here(config.network.bridge), config)
     for finding in findings:
         if finding.level is doctor.Level.OK and not verbose:
             continue

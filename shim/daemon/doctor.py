@@ -7,6 +7,7 @@ a host of their own.
 from __future__ import annotations
 
 import enum
+import json
 import os
 import platform
 import re
@@ -18,7 +19,8 @@ from typing import Final
 
 from shim.cgroups import devices
 from shim.daemon.config import Config
-from shim.network import survey
+from shim.network import ipv6, survey
+from shim.network.settings import DEFAULT_BRIDGE
 from shim.network.survey import NOTHING, Survey
 from shim.services.confinement import apparmor
 
@@ -76,15 +78,15 @@ class Host:
     network: Survey = NOTHING
 
     @classmethod
-    def here(cls) -> Host:
-        """Return this machine."""
+    def here(cls, bridge: str = DEFAULT_BRIDGE) -> Host:
+        """Return this machine; ``bridge`` is the one of the built-in network."""
         return cls(
             Path("/"),
             os.geteuid(),
             platform.release(),
             _has_netfilter(),
             devices.takes_programs(),
-            survey.look(),
+            survey.look(bridge),
         )
 
     def read(self, path: str) -> str:
@@ -315,13 +317,36 @@ def _network(host: Host, config: Config) -> Iterator[Finding]:
         )
     for wrong, remedy in survey.problems(host.network, config.network.bridge, config.network.subnet):
         yield Finding(Level.MISSING, "network", wrong, remedy)
-    if host.read("/proc/sys/net/ipv4/ip_forward").strip() == "0":
-        yield Finding(
-            Level.WARNING,
-            "network",
-            "net.ipv4.ip_forward is 0; the daemon sets it to 1 when the first pod comes",
-            "set it in /etc/sysctl.d if it must stay so after a reboot",
-        )
+    lack = ipv6.find_lack(config.network.mtu or ipv6.MIN_MTU, str(host.root / "proc/sys"))
+    yield Finding(Level.OK, "network", f"pods get no IPv6: {lack}" if lack else "pods can have IPv4 and IPv6")
+    for switch in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+        if host.read("/proc/sys/" + switch.replace(".", "/")).strip() == "0" and not (
+            lack and "ipv6" in switch
+        ):
+            yield Finding(
+                Level.WARNING,
+                "network",
+                f"{switch} is 0; the daemon sets it to 1 when the first pod comes",
+                "set it in /etc/sysctl.d if it must stay so after a reboot",
+            )
+    yield from _leftovers(host, config)
+
+
+def _leftovers(host: Host, config: Config) -> Iterator[Finding]:
+    """Find what the built-in network tries to remove again and again."""
+    for path in sorted((host.root / config.root.lstrip("/")).glob("network/leases/*.json")):
+        try:
+            lease = json.loads(path.read_bytes())
+            failure = str(lease.get("failure", ""))
+        except (OSError, ValueError, AttributeError):
+            continue
+        if failure:
+            yield Finding(
+                Level.WARNING,
+                "network",
+                f"link {lease.get('link')} of sandbox {path.stem} cannot be removed: {failure}",
+                f"the daemon tries it again; by hand: ip link delete {lease.get('link')}",
+            )
 
 
 def _has_module(host: Host, name: str) -> bool:

@@ -13,12 +13,13 @@ pauses.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
 from shim.errors import FailedPrecondition, Internal, ResourceExhausted, ShimError
 from shim.model.network import NetworkResult
-from shim.network import ipv6, links, node_side, pools, port_mappings, subnets
+from shim.network import forwarding, ipv6, links, node_side, pools, port_mappings, subnets
 from shim.network.leases import Lease, Leases
 from shim.network.netlink import NetlinkError, NetlinkSocket
 from shim.network.node_side import NodeSide, ports_of
@@ -46,6 +47,7 @@ class BridgeNetwork:
         self._cidr = ""
         self._node: NodeSide | None = None
         self._lack = ""  # why pods get less than both versions of IP with ports; told once
+        self._dropped: tuple[str, ...] = ()  # what of other programs keeps packets from being forwarded
         self._leases = Leases(settings.directory, settings.quarantine)
 
     async def setup(self, request: SetupRequest) -> NetworkResult:
@@ -155,6 +157,9 @@ class BridgeNetwork:
             if lack and lack != self._lack:
                 log.warning("%s", lack)
             self._lack = lack
+            self._look_for_droppers()
+            for wrong in self._dropped:
+                log.warning("%s", wrong)
         return self._node
 
     def _choose(self, route: NetlinkSocket, mtu: int) -> tuple[Pools, str]:
@@ -205,9 +210,17 @@ class BridgeNetwork:
                 lack = str(error)
         return lack and f"pods get no IPv6: {lack}"
 
+    def _look_for_droppers(self) -> None:
+        with contextlib.suppress(NetlinkError):  # of a kernel without nftables
+            chains = forwarding.find(self._settings.bridge)
+            told = (forwarding.describe(chain, self._settings.bridge) for chain in chains)
+            self._dropped = tuple(f"{wrong}: {remedy}" for wrong, remedy in told)
+
     def _notes(self) -> tuple[str, ...]:
         """Return what a person should know, though pods can be run."""
-        notes = [self._lack] if self._lack else []
+        if self._dropped:
+            self._look_for_droppers()  # a node with many rules is not looked through while nothing is wrong
+        notes = [*filter(None, [self._lack]), *self._dropped]
         notes += [
             f"link {lease.link} of sandbox {lease.sandbox_id} cannot be removed yet: {lease.failure};"
             f" {' and '.join(lease.addresses)} stays taken"

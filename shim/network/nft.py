@@ -109,6 +109,23 @@ def get_table(table: Table) -> Message:
     return _message(f"find {table}", table, 1, 0, text(1, table.name))
 
 
+def dump_chains() -> Message:
+    """Ask for all chains, of whatever family; it is no part of a transaction."""
+    return _dump("list nft chains", 0, 4)
+
+
+def dump_rules(family: int, table: str) -> Message:
+    """Ask for all rules of a table, whoever's it is; NFPROTO_* says the family."""
+    return _dump(f"list rules of nft table {table!r}", family, 7, text(1, table))
+
+
+def _dump(what: str, family: int, kind: int, *attributes: bytes) -> Message:
+    body = struct.pack(">BBH", family, 0, 0) + b"".join(attributes)
+    flags = netlink.REQUEST | netlink.DUMP
+    header = _HEADER.pack(_HEADER.size + len(body), _SUBSYSTEM << 8 | kind, flags, 0, 0)
+    return Message(what, header + body)
+
+
 def new_chain(table: Table, name: str, kind: str, hook: int, priority: int) -> Message:
     """Make a chain of type ``nat`` or ``filter`` that accepts what no rule of it changes."""
     where = nest(4, be32(1, hook), be32(2, priority))

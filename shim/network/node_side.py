@@ -130,10 +130,10 @@ class NodeSide:
         return mac, True
 
     def _settle(self, link: str) -> None:
-        """Have the kernel notice at once that link and bridge have a carrier, so that no first packet is lost.
+        """Have the kernel notice at once that link and bridge have a carrier: no first packet is lost.
 
-        It notices some milliseconds later by itself, and until then drops what comes for the pod; whoever sent
-        an ARP request then waits for a second. Since Linux 6.8 it looks when it is asked for the link.
+        It notices some milliseconds later by itself, and until then drops what comes for the pod; whoever
+        sent an ARP request then waits for a second. Since Linux 6.8 it looks when it is asked for the link.
         """
         self._route.try_request(links.encode_get_link(link), links.encode_get_link(self._name))
 

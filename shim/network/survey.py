@@ -6,6 +6,7 @@ without pyroute2 is 12 MiB smaller. A doctor may take its time, and wants all th
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +14,14 @@ from typing import Final
 from pyroute2 import IPRoute
 
 from shim.errors import KernelError
+from shim.network import forwarding, pools
+from shim.network.forwarding import Chain
+from shim.network.links import Network
+from shim.network.netlink import NetlinkError
+from shim.network.settings import DEFAULT_BRIDGE
+from shim.network.subnets import overlap
 
-_AF_INET: Final = 2
+_FAMILIES: Final = {4: 2, 6: 10}  # AF_* by IP version
 _TABLE_MAIN: Final = 254
 
 
@@ -28,17 +35,29 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The node's links, and its IPv4 routes as (range, name of the link); no default routes."""
+    """What is there.
+
+    Attributes:
+        links: of the node.
+        routes: as (range, name of the link); no default routes.
+        droppers: chains of other programs that forward only what they know.
+        legacy: programs whose older rules do.
+    """
 
     links: tuple[Link, ...] = ()
-    routes: tuple[tuple[ipaddress.IPv4Network, str], ...] = ()
+    routes: tuple[tuple[Network, str], ...] = ()
+    droppers: tuple[Chain, ...] = ()
+    legacy: tuple[str, ...] = ()
 
 
 NOTHING: Final = Survey()
 
 
-def look() -> Survey:
+def look(bridge: str = DEFAULT_BRIDGE) -> Survey:
     """Ask the kernel.
+
+    Args:
+        bridge: name of ours, which rules may let pass.
 
     Raises:
         KernelError: it does not answer.
@@ -52,14 +71,18 @@ def look() -> Survey:
                 names[message["index"]] = message.get("ifname")
                 links.append(Link(message.get("ifname"), kind or ""))
             routes = []
-            for message in route.get_routes(family=_AF_INET, table=_TABLE_MAIN):
-                target = message.get("dst")
-                if target:
-                    network = ipaddress.IPv4Network(f"{target}/{message['dst_len']}")
-                    routes.append((network, names.get(message.get("oif"), "")))
+            for family in _FAMILIES.values():
+                for message in route.get_routes(family=family, table=_TABLE_MAIN):
+                    target = message.get("dst")
+                    if target:
+                        network = ipaddress.ip_network(f"{target}/{message['dst_len']}")
+                        routes.append((network, names.get(message.get("oif"), "")))
     except OSError as error:
         raise KernelError("netlink", error.errno or 0, doing="list links and routes") from error
-    return Survey(tuple(links), tuple(routes))
+    droppers: list[Chain] = []
+    with contextlib.suppress(NetlinkError):  # of a kernel without nftables
+        droppers = forwarding.find(bridge)
+    return Survey(tuple(links), tuple(routes), tuple(droppers), tuple(forwarding.find_legacy(bridge)))
 
 
 def problems(survey: Survey, bridge: str, subnet: str) -> list[tuple[str, str]]:
@@ -68,21 +91,21 @@ def problems(survey: Survey, bridge: str, subnet: str) -> list[tuple[str, str]]:
     Args:
         survey: what is there.
         bridge: name of our bridge.
-        subnet: configured range; empty: one is chosen that collides with nothing.
+        subnet: configured ranges; empty: some are chosen that collide with nothing.
     """
     found = [
         (f"link {bridge!r} is no bridge but a {link.kind or 'device'}", "set network.bridge to another name")
         for link in survey.links
         if link.name == bridge and link.kind != "bridge"
     ]
-    if subnet:
-        ours = ipaddress.IPv4Network(subnet)
-        found += [
-            (
-                f"network.subnet {subnet} overlaps {network}, which leads to {name!r}",
-                "set network.subnet to another range, or to nothing",
-            )
-            for network, name in survey.routes
-            if name != bridge and ours.overlaps(network)
-        ]
-    return found
+    found += [
+        (
+            f"network.subnet {ours} overlaps {network}, which leads to {name!r}",
+            "set network.subnet to another range, or to nothing",
+        )
+        for ours in pools.parse("network.subnet", subnet)
+        for network, name in survey.routes
+        if name != bridge and overlap(ours, network)
+    ]
+    found += [forwarding.describe(chain, bridge) for chain in survey.droppers]
+    return found + [forwarding.describe_legacy(program, bridge) for program in survey.legacy]

@@ -204,6 +204,9 @@ class World:
         del machine
         subprocess.run(["ip", "route", "add", "default", "via", OUTSIDE], check=True)
 
+    def nft(self, *commands: str) -> None:
+        subprocess.run(["nft", "; ".join(commands)], check=True)
+
     def in_file(self, path: str) -> IO[bytes]:
         return open(path, "rb")  # the process ends with it
 

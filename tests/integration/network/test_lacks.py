@@ -332,3 +332,33 @@ def test_isolated_pods_reach_each_other_only_by_host_ports(
                     client.connect((world.address(1, version), 80))
 
     on_node(body)
+
+
+@pytest.mark.parametrize(
+    ("family", "outside"), [("ip", "192.0.2.2"), ("ip6", "2001:db8::2"), ("inet", "192.0.2.2")]
+)
+def test_rules_that_drop_what_they_do_not_know_are_told_with_a_remedy_that_works(
+    on_node: OnNode, family: str, outside: str
+) -> None:
+    async def body(world: Any) -> None:
+        with world.outside() as machine:
+            world.nft(
+                f"add table {family} filter",
+                f"add chain {family} filter FORWARD {{ type filter hook forward priority 0; policy drop; }}",
+                f"add rule {family} filter FORWARD iifname docker0 accept",
+            )
+            lines = Lines()
+            pod = await world.pod(1)
+            (note,) = (await world.network.status()).notes
+            assert note.startswith(f"nftables chain '{family} filter FORWARD' of another program drops")
+            assert lines.lines == [note]
+            server = machine.listen(80)
+            client = pod.do(lambda: socket.socket(socket.AF_INET6 if ":" in outside else socket.AF_INET))
+            client.settimeout(0.3)
+            with client, pytest.raises(TimeoutError):
+                client.connect((outside, 80))
+            world.nft(*(part.removeprefix("nft ") for part in note.partition("outside: ")[2].split(" && ")))
+            world.call(server, pod.connect(outside, 80))
+            assert (await world.network.status()).notes == ()
+
+    on_node(body)

@@ -1,10 +1,11 @@
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
 
 from shim.daemon.config import CgroupConfig, Config, NetworkConfig
 from shim.daemon.doctor import NAMESPACES, Finding, Host, Level, examine
+from shim.network.forwarding import Chain
 from shim.network.survey import Link, Survey
 from shim.services.confinement import apparmor
 
@@ -104,10 +105,14 @@ def test_systemd_as_driver_needs_systemd(tmp_path: Path) -> None:
 
 
 def test_a_name_or_range_that_is_taken_is_found(tmp_path: Path) -> None:
-    there = Survey((Link("cri-shim0", "dummy"),), ((IPv4Network("10.88.1.0/24"), "eth0"),))
-    config = Config(network=NetworkConfig(subnet="10.88.0.0/16"))
+    there = Survey(
+        (Link("cri-shim0", "dummy"),),
+        ((IPv4Network("10.88.1.0/24"), "eth0"), (IPv6Network("fd00::/48"), "eth0")),
+    )
+    config = Config(network=NetworkConfig(subnet="10.88.0.0/16,fd00::/64"))
     found = [each.found for each in bad(examine(host(tmp_path, network=there), config))]
-    assert len(found) == 2
+    assert len(found) == 3
+    assert "network.subnet fd00::/64 overlaps fd00::/48" in found[2]
     assert "is no bridge but a dummy" in found[0]
     assert "overlaps 10.88.1.0/24" in found[1]
 
@@ -115,6 +120,36 @@ def test_a_name_or_range_that_is_taken_is_found(tmp_path: Path) -> None:
 def test_with_cni_the_bridge_is_no_concern(tmp_path: Path) -> None:
     config = Config(network=NetworkConfig(mode="cni"))
     assert bad(examine(host(tmp_path, netfilter=False), config)) == []
+
+
+def test_what_other_programs_drop_is_found(tmp_path: Path) -> None:
+    there = Survey(droppers=(Chain("ip", "filter", "FORWARD"),), legacy=("iptables-legacy",))
+    first, second = bad(examine(host(tmp_path, network=there), Config()))
+    assert "'ip filter FORWARD' of another program drops" in first.found
+    assert "iptables-legacy has a policy DROP" in second.found
+
+
+def test_whether_pods_can_have_ipv6_is_told(tmp_path: Path) -> None:
+    findings = examine(host(tmp_path), Config())
+    assert [each.found for each in findings if "pods get no IPv6" in each.found]
+    conf = tmp_path / "proc/sys/net/ipv6/conf"
+    for name, value in (("all/disable_ipv6", "0"), ("default/disable_ipv6", "0"), ("all/forwarding", "0")):
+        (conf / name).parent.mkdir(parents=True, exist_ok=True)
+        (conf / name).write_text(value)
+    findings = examine(host(tmp_path), Config())
+    assert "pods can have IPv4 and IPv6" in [each.found for each in findings]
+    assert "net.ipv6.conf.all.forwarding is 0" in bad(findings)[0].found
+
+
+def test_what_is_removed_again_and_again_is_told(tmp_path: Path) -> None:
+    leases = tmp_path / "var/lib/cri-shim/network/leases"
+    leases.mkdir(parents=True)
+    (leases / "a.json").write_text('{"link":"cs1","failure":"busy"}')
+    (leases / "b.json").write_text('{"link":"cs2","failure":""}')
+    (leases / "c.json").write_text("{")
+    (leases / "d.json").write_text("[]")
+    (found,) = bad(examine(host(tmp_path), Config()))
+    assert found.found == "link cs1 of sandbox a cannot be removed: busy"
 
 
 def test_this_machine_can_be_looked_at() -> None:
