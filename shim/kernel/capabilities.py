@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import struct
 from typing import Final
 
@@ -22,13 +21,13 @@ NAMES: Final = (
 )
 # fmt: on
 
-_STATUS_BYTES: Final = 16384
-_BOUNDING: Final = b"CapBnd:"
 _VERSION_3: Final = 0x20080522
+_PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_ZERO: Final = ctypes.c_ulong(0)
 
 
 def parse(name: str) -> int:
@@ -45,21 +44,25 @@ def parse(name: str) -> int:
 
 @functools.cache
 def last_cap() -> int:
-    """Return the highest capability that this kernel knows."""
-    with open("/proc/sys/kernel/cap_last_cap") as file:
-        return int(file.read())
+    """Return the highest capability that this kernel knows.
+
+    The kernel is asked, not /proc: an init child asks too, and what a container has there may be anything.
+    """
+    number = 0
+    while _in_bounding_set(number + 1) is not None:
+        number += 1
+    return number
 
 
 def bounding_set() -> int:
     """Return the capabilities that this process and its children can ever have."""
-    # Read as bytes: this runs in init children, where every page that is touched is copied.
-    fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(fd, _STATUS_BYTES)
-    finally:
-        os.close(fd)
-    at = text.index(_BOUNDING) + len(_BOUNDING)
-    return int(text[at : text.index(b"\n", at)], 16)
+    return sum(1 << number for number in range(last_cap() + 1) if _in_bounding_set(number))
+
+
+def _in_bounding_set(number: int) -> bool | None:
+    """Return whether a capability is in the bounding set; None where there is none of this number."""
+    result = libc.libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(number), _ZERO, _ZERO, _ZERO)
+    return None if result < 0 else bool(result)
 
 
 def drop_bounding(keep: int) -> None:
@@ -94,6 +97,5 @@ def set_ambient(ambient: int) -> None:
 
 
 def _prctl(option: int, first: int, second: int) -> None:
-    zero = ctypes.c_ulong(0)
-    result = libc.libc.prctl(option, ctypes.c_ulong(first), ctypes.c_ulong(second), zero, zero)
+    result = libc.libc.prctl(option, ctypes.c_ulong(first), ctypes.c_ulong(second), _ZERO, _ZERO)
     libc.check(result, f"prctl {option}", f"capability {first if option == _PR_CAPBSET_DROP else second}")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import secrets
+import struct
 from collections.abc import Iterator
+from typing import Final
 
 from shim.errors import KernelError
 from shim.kernel import libc
+
+_STATFS_BYTES: Final = 256
+_F_TYPE: Final = struct.Struct("@l")
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600, durable: bool = False) -> None:
@@ -137,3 +143,10 @@ def disk_usage(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 def _text(path: str | bytes | int) -> str:
     return f"fd {path}" if isinstance(path, int) else os.fsdecode(path)
+
+
+def fstype(fd: int) -> int:
+    """Return the magic number of the file system that a descriptor is in (statfs(2), linux/magic.h)."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    libc.check(libc.libc.fstatfs(fd, buffer), "fstatfs")
+    return int(_F_TYPE.unpack_from(buffer)[0])

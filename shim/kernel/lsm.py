@@ -6,20 +6,16 @@ the node's, opened while nothing of the container's is mounted, and the kernel i
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import struct
 from collections.abc import Sequence
 from typing import Final
 
 from shim.errors import FailedPrecondition, KernelError
-from shim.kernel import libc, paths
+from shim.kernel import files, paths
 
 _PROC_MAGIC: Final = 0x9FA0  # PROC_SUPER_MAGIC of linux/magic.h
 _PROC_ROOT_INODE: Final = 1  # PROC_ROOT_INO of linux/proc_fs.h
-_STATFS_BYTES: Final = 256
-_F_TYPE: Final = struct.Struct("@l")
 
 
 def open_proc(path: str = "/proc") -> int:
@@ -29,7 +25,7 @@ def open_proc(path: str = "/proc") -> int:
         FailedPrecondition: something else is there.
     """
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    if _fstype(fd) == _PROC_MAGIC and os.fstat(fd).st_ino == _PROC_ROOT_INODE:
+    if files.fstype(fd) == _PROC_MAGIC and os.fstat(fd).st_ino == _PROC_ROOT_INODE:
         return fd
     os.close(fd)
     raise FailedPrecondition(f"{path} is not the root of a proc file system")
@@ -54,9 +50,3 @@ def open_attribute(proc_fd: int, candidates: Sequence[str]) -> int:
             if error.errno != errno.ENOENT:
                 raise
     raise FailedPrecondition(f"this kernel has no {' or '.join(candidates)} for a process")
-
-
-def _fstype(fd: int) -> int:
-    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    libc.check(libc.libc.fstatfs(fd, buffer), "fstatfs")
-    return int(_F_TYPE.unpack_from(buffer)[0])

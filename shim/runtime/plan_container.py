@@ -15,7 +15,7 @@ from shim.runtime import plan_hooks, plan_volumes
 from shim.runtime.container_parts import ContainerPlan
 from shim.runtime.plan import Plan
 from shim.runtime.plan_mount_label import label_mounts
-from shim.runtime.plan_process import plan_label_files, plan_program, plan_surroundings
+from shim.runtime.plan_process import plan_label_files, plan_oom_score, plan_program, plan_surroundings
 from shim.runtime.plan_userns import plan_container_in_userns
 from shim.runtime.plan_volumes import CGROUPS
 from shim.runtime.steps import Step
@@ -53,6 +53,7 @@ def plan_container(c: ContainerPlan) -> Plan:
     replaced = frozenset(each.target for each in volumes)
     keep_proc, open_labels = plan_label_files(c.privileges)
     stage1: list[Step] = [
+        plan_oom_score(c.spec),
         *keep_proc,
         OpenCgroups(c.place.join.v1_tasks, c.place.join.v2_dir),
         *plan_volumes.open_steps(volumes),

@@ -13,6 +13,7 @@ from shim.runtime.plan_process import (
     plan_directory,
     plan_label_files,
     plan_limits,
+    plan_oom_score,
     plan_program,
     plan_surroundings,
 )
@@ -53,7 +54,7 @@ def plan_exec(
     # process in a cgroup unless its own lies inside too: stage 2 is born first, and joins then.
     late = () if join.v1_tasks else (JoinHeld(("cgroup",)),)
     keep_proc, open_labels = plan_label_files(privileges)
-    stage1: list[Step] = [*keep_proc, OpenCgroups(join.v1_tasks, join.v2_dir)]
+    stage1: list[Step] = [plan_oom_score(spec), *keep_proc, OpenCgroups(join.v1_tasks, join.v2_dir)]
     begin: tuple[Step, ...] = plan_surroundings(spec, limits)
     kinds: tuple[str, ...] = _KINDS
     if spec.userns is not None:

@@ -12,7 +12,7 @@ from shim.model.container import ContainerSpec
 from shim.runtime.privileges import Privileges
 from shim.runtime.steps import Step
 from shim.runtime.steps_labels import KeepProc, OpenLabels, WriteLabels
-from shim.runtime.steps_process import Defaults, EnterDirectory, Execute, Identity
+from shim.runtime.steps_process import Defaults, EnterDirectory, Execute, Identity, OomScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,12 @@ def plan_surroundings(spec: ContainerSpec, limits: Limits) -> tuple[Step, ...]:
 
 def plan_limits(spec: ContainerSpec, limits: Limits, *, keyring: bool) -> Step:
     """Return the step that gives a program its limits; only the host's root may raise some of them."""
-    adjustment = spec.config.resources.oom_score_adj
-    return Defaults(limits.rlimits, adjustment, spec.id if keyring else "")
+    return Defaults(limits.rlimits, spec.id if keyring else "")
+
+
+def plan_oom_score(spec: ContainerSpec) -> Step:
+    """Return what stage 1 begins with, as long as /proc is the node's."""
+    return OomScore(spec.config.resources.oom_score_adj)
 
 
 def plan_directory(spec: ContainerSpec) -> Step:

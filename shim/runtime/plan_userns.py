@@ -13,7 +13,13 @@ from shim.runtime import plan_volumes
 from shim.runtime.container_parts import ContainerPlan
 from shim.runtime.plan import Plan
 from shim.runtime.plan_mount_label import label_mounts
-from shim.runtime.plan_process import plan_directory, plan_label_files, plan_limits, plan_program
+from shim.runtime.plan_process import (
+    plan_directory,
+    plan_label_files,
+    plan_limits,
+    plan_oom_score,
+    plan_program,
+)
 from shim.runtime.plan_volumes import CGROUPS, Bound
 from shim.runtime.steps import Step
 from shim.runtime.steps_mounts import (
@@ -57,6 +63,7 @@ def plan_container_in_userns(c: ContainerPlan, userns: UserNamespace) -> Plan:
     shared = parts.shared_kinds(c)
     keep_proc, open_labels = plan_label_files(c.privileges)
     stage1: list[Step] = [
+        plan_oom_score(c.spec),
         *keep_proc,
         OpenCgroups(c.place.join.v1_tasks, c.place.join.v2_dir),
         OpenNamespaces(tuple((kind, c.sandbox.pins[kind]) for kind in ("user", *shared))),

@@ -7,6 +7,7 @@ the descriptor of the new root: the image may have put a link anywhere.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -22,6 +23,7 @@ from shim.runtime.overlay import mount_layers
 from shim.runtime.rooted import attach_in_root
 from shim.runtime.steps import Step, step
 
+_OURS: Final = ("proc", "sys", "dev")
 _NULL_DEVICE: Final = os.makedev(1, 3)
 _TYPES: Final = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
@@ -65,6 +67,8 @@ class MountOverlay(Step):
         tree = mount_layers(self.lowers, self.upper, self.upper, self.work, self.attributes, self.options)
         if self.attach:
             mount.move_mount(tree, "", mount.AT_FDCWD, self.upper, mount.MOVE_MOUNT_F_EMPTY_PATH)
+        for name in _OURS:
+            _refuse_link(tree, name)
         context.keep("root", tree)
 
 
@@ -294,6 +298,17 @@ class RootReadonly(Step):
     def execute(self, context: Context) -> None:
         """Set the attribute of the one mount."""
         mount.mount_setattr(context.look("root"), "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
+
+
+def _refuse_link(root: int, name: str) -> None:
+    """Refuse a link where a file system of ours goes.
+
+    It could lead into a volume, where somebody else moves what is mounted, and puts something of his own in
+    its place, while we still work on it (CVE-2025-31133, CVE-2025-52881).
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISLNK(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
+            raise InvalidArgument(f"the image has a link at /{name}, where a directory must be")
 
 
 def _parent(root: int, path: str, known: dict[str, int]) -> tuple[int, str]:

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from shim.errors import ExecFailed, InvalidArgument, KernelError
-from shim.kernel import capabilities, process, seccomp, tty
+from shim.kernel import capabilities, paths, process, seccomp, tty
 from shim.runtime.context import Context
 from shim.runtime.steps import Step, step
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Asked once, in the supervisor: the answer is in /sys, and what a container has there may be anything.
+_PROCESSORS: Final = range(os.sysconf("SC_NPROCESSORS_CONF"))
+_NO_DIRECTORY: Final = (errno.ELOOP, errno.ENOENT, errno.ENOTDIR)
 _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
 
@@ -47,6 +50,34 @@ class Streams(Step):
 
 @step
 @dataclass(frozen=True, slots=True)
+class OomScore(Step):
+    """Say how soon the OOM killer takes the process. Runs in: stage 1, the host's namespaces.
+
+    It is written to a file of /proc, and what a container has there may be anything (CVE-2025-52881). The
+    second stage inherits it.
+    """
+
+    adjustment: int
+    SAYS: ClassVar = "set the OOM score"
+
+    def execute(self, context: Context) -> None:
+        """Set it; what this host's root may not do is told as a warning."""
+        wanted = b"%d" % self.adjustment
+        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        is_ = os.read(fd, 16).strip()
+        try:
+            if is_ != wanted:
+                os.pwrite(fd, wanted, 0)
+        except PermissionError:
+            context.warn(
+                f"oom_score_adj is {int(is_)} instead of {self.adjustment}: CAP_SYS_RESOURCE is missing"
+            )
+        finally:
+            os.close(fd)
+
+
+@step
+@dataclass(frozen=True, slots=True)
 class Defaults(Step):
     """Give the process what a fresh one has, whatever the daemon was started with.
 
@@ -56,7 +87,6 @@ class Defaults(Step):
     """
 
     rlimits: tuple[tuple[int, int, int], ...]
-    oom_score_adj: int
     keyring: str
     SAYS: ClassVar = "set limits and priorities"
 
@@ -64,7 +94,7 @@ class Defaults(Step):
         """Set each; what this host's root may not do is told as a warning."""
         os.umask(0o022)
         os.setpriority(os.PRIO_PROCESS, 0, 0)
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        os.sched_setaffinity(0, _PROCESSORS)
         for number, soft, hard in self.rlimits:
             try:
                 resource.setrlimit(number, (soft, hard))
@@ -72,31 +102,12 @@ class Defaults(Step):
                 _, ceiling = resource.getrlimit(number)
                 resource.setrlimit(number, (soft if 0 <= soft <= ceiling else ceiling, ceiling))
                 context.warn(f"limit {number} is {ceiling} instead of {hard}: CAP_SYS_RESOURCE is missing")
-        self._oom_score(context)
         try:
             process.reset_securebits()
         except KernelError as error:
             context.warn(f"the securebits that the daemon was started with stay: {error}")
         if self.keyring:
             _new_keyring(self.keyring, context)
-
-    def _oom_score(self, context: Context) -> None:
-        wanted = b"%d" % self.oom_score_adj
-        fd, is_ = -1, b"0"
-        try:
-            fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
-            is_ = os.read(fd, 16).strip()
-            if is_ != wanted:
-                os.pwrite(fd, wanted, 0)
-        except PermissionError:
-            context.warn(
-                f"oom_score_adj is {int(is_)} instead of {self.oom_score_adj}: CAP_SYS_RESOURCE is missing"
-            )
-        except OSError as error:
-            context.warn(f"oom_score_adj stays as it is instead of {self.oom_score_adj}: {error.strerror}")
-        finally:
-            if fd >= 0:
-                os.close(fd)
 
 
 def _new_keyring(name: str, context: Context) -> None:
@@ -132,12 +143,20 @@ class EnterDirectory(Step):
         return f"change to the working directory {self.path}"
 
     def execute(self, context: Context) -> None:
-        """Change, then ask the kernel where that is."""
+        """Go there over no magic link, which could lead to what this process holds; ask where that is."""
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.chdir(self.path)
-        except FileNotFoundError:
-            os.makedirs(self.path, 0o755, exist_ok=True)
-            os.chdir(self.path)
+            directory = paths.mkdir_in_root(root, self.path)
+        except KernelError as error:
+            if error.errno not in _NO_DIRECTORY:
+                raise
+            raise InvalidArgument(
+                f"working directory {self.path!r} is no directory of the container: {error.strerror}"
+            ) from None
+        finally:
+            os.close(root)
+        os.fchdir(directory)
+        os.close(directory)
         try:
             os.getcwd()
         except FileNotFoundError:

@@ -14,7 +14,7 @@ import signal
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shim.kernel import capabilities, mount, process, seccomp
+from shim.kernel import capabilities, mount, process, seccomp, unix
 from shim.runtime import reaper_program
 from shim.runtime.context import Context
 from shim.runtime.steps import Step, step
@@ -90,8 +90,7 @@ def _keep_program(context: Context) -> None:
     image = reaper_program.for_machine(os.uname().machine)
     if image is None:
         return
-    fd = os.memfd_create("init", os.MFD_CLOEXEC)
-    os.write(fd, image)
+    fd = unix.sealed_memfd("init", image)
     os.fchmod(fd, 0o111)
     context.keep("program", os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_CLOEXEC))
     os.close(fd)

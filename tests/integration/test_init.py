@@ -126,7 +126,7 @@ def plan_for(
             MountNew("proc", "proc", "/proc", mount.MOUNT_ATTR_NOSUID, ()),
             *stage2,
             Streams(0, 0),
-            Defaults(((7, 1024, 4096),), 0, "test"),
+            Defaults(((7, 1024, 4096),), "test"),
             EnterDirectory("/"),
             identity or Identity(0, 0, (), 0, 0, True, "", 0),
             Execute(argv, env),

@@ -16,3 +16,11 @@ def test_an_unknown_name_is_the_callers_mistake() -> None:
 
 def test_every_capability_of_this_kernel_has_a_name() -> None:
     assert capabilities.last_cap() < len(capabilities.NAMES)
+
+
+def test_the_kernel_says_the_same_as_proc() -> None:
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        assert capabilities.last_cap() == int(file.read())
+    with open("/proc/self/status") as file:
+        bounding = next(line.split()[1] for line in file if line.startswith("CapBnd:"))
+    assert capabilities.bounding_set() == int(bounding, 16)

@@ -25,7 +25,7 @@ from shim.runtime.steps_images import MountImage
 from shim.runtime.steps_labels import KeepProc, OpenLabels, WriteLabels
 from shim.runtime.steps_mounts import MakeDevices, MountNew, OpenTerminal, ProtectPaths, RootReadonly
 from shim.runtime.steps_namespaces import JoinNamespaces, JoinProcess, Unshare
-from shim.runtime.steps_process import Defaults, Execute, Identity, Streams
+from shim.runtime.steps_process import Defaults, Execute, Identity, OomScore, Streams
 from shim.runtime.steps_volumes import AttachVolume, OpenVolume, RestrictVolume, ShowCgroups
 
 S = TypeVar("S", bound=Step)
@@ -46,7 +46,7 @@ def security(**options: Any) -> ContainerSecurity:
 def test_host_paths_are_opened_before_and_the_root_is_left_after_everything(container: Any) -> None:
     plan = plan_container(container())
     order = names(plan.stage1)
-    assert order[0] == "OpenCgroups"
+    assert order[:2] == ["OomScore", "OpenCgroups"], "as long as /proc is the node's"
     assert order[-1] == "PivotRoot"
     last_open = max(i for i, name in enumerate(order) if name == "OpenVolume")
     assert last_open < order.index("OpenNamespaces") < order.index("JoinNamespaces") < order.index("Unshare")
@@ -68,7 +68,8 @@ def test_the_process_is_the_specs(container: Any) -> None:
     assert of(plan, Identity) == [Identity(1000, 1001, (1001, 5), 0b11, 0, False, "", 0)]
     assert of(plan, Execute) == [Execute(("program", "argument"), ("PATH=/bin", "RAW=\udcff"))]
     assert of(plan, Streams) == [Streams(1000, 1001)]
-    assert [(step.oom_score_adj, step.keyring) for step in of(plan, Defaults)] == [(-998, "c")]
+    assert [step.keyring for step in of(plan, Defaults)] == ["c"]
+    assert plan.stage1[0] == OomScore(-998)
 
 
 def test_the_root_becomes_readonly_after_the_working_directory_was_made(container: Any) -> None:
@@ -219,7 +220,7 @@ def test_labels_are_opened_first_and_written_before_privileges_go(container: Any
     label = Label(("attr/apparmor/exec", "attr/exec"), "exec mine")
     c = dataclasses.replace(container(), privileges=Privileges(0, labels=(label,)))
     plan = plan_container(c)
-    assert plan.stage1[0] == KeepProc()
+    assert plan.stage1[1] == KeepProc()
     assert plan.stage2[0] == OpenLabels((label.candidates,))
     assert plan.stage2[-3] == WriteLabels(("exec mine",))
     assert names(plan.stage2)[-2:] == ["Identity", "Execute"]

@@ -14,7 +14,7 @@ from shim.runtime.plan_process import Limits
 from shim.runtime.privileges import Label, Privileges
 from shim.runtime.steps_labels import KeepProc, OpenLabels, WriteLabels
 from shim.runtime.steps_namespaces import JoinHeld, JoinProcess, OpenCgroups
-from shim.runtime.steps_process import Execute
+from shim.runtime.steps_process import Execute, OomScore
 
 REF = ProcessRef(7, 8, "boot")
 
@@ -24,6 +24,7 @@ def test_an_exec_joins_all_and_is_then_as_its_container(container: Any) -> None:
     join = CgroupJoin(("/tasks",), "/exec-1.mount")
     plan = plan_exec(c.spec, REF, ("other",), join, c.privileges, c.limits)
     assert plan.stage1 == (
+        OomScore(0),
         OpenCgroups(("/tasks",), "/exec-1.mount"),
         JoinProcess(7, 8, ("mnt", "pid", "net", "ipc", "uts")),
     )
@@ -47,7 +48,7 @@ def test_labels_are_as_the_containers(container: Any) -> None:
     plan = plan_exec(
         container().spec, REF, ("x",), CgroupJoin((), "/e"), Privileges(0, labels=(label,)), Limits(())
     )
-    assert plan.stage1[0] == KeepProc()
+    assert plan.stage1[1] == KeepProc()
     assert plan.stage2[1] == OpenLabels((("attr/exec",),))
     assert plan.stage2[-3] == WriteLabels(("exec mine",))
 
@@ -67,7 +68,8 @@ def test_an_exec_in_a_user_namespace_gets_its_limits_from_the_node_and_becomes_r
     ids = (IdMapping(70000, 0, 65536),)
     c = container(resolved={"userns": UserNamespace(NamespaceMode.POD, ids, ids)})
     plan = plan_exec(c.spec, REF, ("x",), CgroupJoin((), "/exec"), Privileges(0), Limits(()))
-    assert [type(step).__name__ for step in plan.stage1] == ["OpenCgroups", "Defaults", "JoinProcess"]
+    names = [type(step).__name__ for step in plan.stage1]
+    assert names == ["OomScore", "OpenCgroups", "Defaults", "JoinProcess"]
     assert plan.stage1[-1] == JoinProcess(7, 8, ("mnt", "pid", "net", "ipc", "uts", "user"), hold=True)
     names = [type(step).__name__ for step in plan.stage2]
     assert names[:4] == ["JoinHeld", "BecomeRoot", "Keyring", "EnterDirectory"]
