@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Coroutine
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 class Tasks:
@@ -16,9 +18,11 @@ class Tasks:
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside; a client that goes away in the middle of it is no failure."""
-        task = asyncio.ensure_future(_quietly(work))
+        # The task is made of the work itself: one of a coroutine around it, cancelled before its first step,
+        # would leave the work without anybody to end it.
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
     async def cancel(self) -> None:
         """End all that is left."""
@@ -27,7 +31,8 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-
-async def _quietly(work: Coroutine[Any, Any, None]) -> None:
-    with contextlib.suppress(ConnectionError):
-        await work
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ConnectionError):
+            log.error("a part of a streaming connection failed: %s", error, exc_info=error)
