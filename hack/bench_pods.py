@@ -74,15 +74,17 @@ class Runtime:
     def pid_mode(self) -> int:
         return cri.POD if self.shared_pid else cri.CONTAINER
 
-    def start(self, *, keep: bool = False) -> Pod:
-        """Run a sandbox with one container in it."""
+    def start(self, *, keep: bool = False, script: str = "") -> Pod:
+        """Run a sandbox with one container in it, which sleeps, or runs a script of a shell and takes input."""
         pod = Pod(self._pod_config())
         with self._timed("RunPodSandbox", keep):
             request = cri.RunPodSandboxRequest(config=pod.config)
             pod.sandbox_id = self.runtime.RunPodSandbox(request).pod_sandbox_id
         with self._timed("CreateContainer", keep):
             request = cri.CreateContainerRequest(
-                pod_sandbox_id=pod.sandbox_id, config=self._container_config(), sandbox_config=pod.config
+                pod_sandbox_id=pod.sandbox_id,
+                config=self._container_config(script),
+                sandbox_config=pod.config,
             )
             pod.container_id = self.runtime.CreateContainer(request).container_id
         with self._timed("StartContainer", keep):
@@ -139,11 +141,12 @@ class Runtime:
         config.linux.security_context.namespace_options.pid = self.pid_mode()
         return config
 
-    def _container_config(self) -> cri.ContainerConfig:
+    def _container_config(self, script: str) -> cri.ContainerConfig:
         config = cri.ContainerConfig(
             metadata=cri.ContainerMetadata(name="main"),
             image=cri.ImageSpec(image=self.image),
-            command=["sleep", "100000"],
+            command=["sh", "-c", script] if script else ["sleep", "100000"],
+            stdin=bool(script),
             log_path="main/0.log",
             labels={"io.kubernetes.container.name": "main"},
         )

@@ -50,11 +50,15 @@ async def request(
         f"Host: {parts.netloc}",
     ]
     lines += [f"{name}: {value}" for name, value in headers]
-    writer.write("\r\n".join([*lines, "", ""]).encode())
-    answer = Answer(await reader.readuntil(b"\r\n\r\n"))
-    if answer.status == 101:
-        return reader, writer, answer
-    text = (await reader.read()).decode()
+    try:
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        answer = Answer(await reader.readuntil(b"\r\n\r\n"))
+        if answer.status == 101:
+            return reader, writer, answer
+        text = (await reader.read()).decode()
+    except BaseException:  # cut while it asks
+        writer.transport.abort()
+        raise
     writer.close()
     raise Refused(answer.status, text, answer.headers)
 
