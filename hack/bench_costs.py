@@ -57,7 +57,7 @@ def pss_mib(path: str) -> float:
     """
     pids = processes(path)
     pauses = [pid for pid in _children_of(set(pids)) if _read(f"/proc/{pid}/cmdline").startswith(b"/pause")]
-    return sum(map(_pss_kib, [*pids, *pauses])) / 1024
+    return sum(map(pss_kib, [*pids, *pauses])) / 1024
 
 
 def _children_of(parents: set[int]) -> list[int]:
@@ -68,7 +68,17 @@ def _children_of(parents: set[int]) -> list[int]:
     return children
 
 
-def _pss_kib(pid: int) -> int:
+def descendants(parents: set[int]) -> set[int]:
+    """Return the children of processes, and theirs."""
+    found: set[int] = set()
+    while fresh := set(_children_of(parents)) - found:
+        found |= fresh
+        parents = fresh
+    return found
+
+
+def pss_kib(pid: int) -> int:
+    """Return the memory of a process (proportional set size), in KiB; 0 if it is gone."""
     for line in _read(f"/proc/{pid}/smaps_rollup").decode().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])
