@@ -16,6 +16,7 @@ from shim.services.images.load import load_images
 from shim.services.images.pull import pull_image
 from shim.services.images.save import save_images
 from shim.services.images.status import image_status
+from shim.services.images.verify import verify_images
 from shim.services.node import Node
 from shim.threads import Pool
 
@@ -70,12 +71,12 @@ class ImageFiles:
     async def load(self, chunks: AsyncIterator[own.LoadChunk], _context: Any) -> own.LoadResponse:
         """Take the images out of an archive that comes in chunks."""
         with tempfile.NamedTemporaryFile(dir=self._spool, prefix="load-") as file:
-            name = ""
+            name, pinned = "", False
             async for chunk in chunks:
-                name = name or chunk.name
+                name, pinned = name or chunk.name, pinned or chunk.pinned
                 await self._pool.run(file.write, chunk.data)
             await self._pool.run(file.flush)
-            images = await load_images(self._node, file.name, name)
+            images = await load_images(self._node, file.name, name, pinned=pinned)
         return own.LoadResponse(images=[_loaded(image) for image in images])
 
     async def save(self, request: own.SaveRequest, _context: Any) -> AsyncIterator[own.SaveChunk]:
@@ -91,3 +92,16 @@ class ImageFiles:
                     yield own.SaveChunk(data=data)
         finally:
             os.unlink(path)
+
+    async def verify(self, request: own.VerifyRequest, _context: Any) -> AsyncIterator[own.LayerVerdict]:
+        """Check layers on disk; mend them if asked to."""
+        auth = Auth(username=request.username, password=request.password) if request.username else None
+        async for found in verify_images(self._node, list(request.names), repair=request.repair, auth=auth):
+            yield own.LayerVerdict(
+                diff_id=found.diff_id,
+                images=found.images,
+                containers=found.containers,
+                problems=found.problems,
+                mended=found.mended,
+                reason=found.reason,
+            )

@@ -46,11 +46,12 @@ def pull(socket: str, username: str | None, password_stdin: bool, reference: str
 @options.endpoint
 @click.option("-i", "--input", "path", default="-", help="File to read; standard input if not given.")
 @click.option("--name", default="", help="Name for images that have none in the archive.")
-def load(socket: str, path: str, name: str) -> None:
+@click.option("--pin", is_flag=True, help="Keep them from the kubelet's garbage collection.")
+def load(socket: str, path: str, name: str, pin: bool) -> None:
     """Take the images out of an OCI or docker archive, plain or compressed."""
 
     def chunks(file: IO[bytes], total_bytes: int) -> Iterator[own.LoadChunk]:
-        yield own.LoadChunk(name=name)
+        yield own.LoadChunk(name=name, pinned=pin)
         for data in output.read_chunks(file, total_bytes, "loading"):
             yield own.LoadChunk(data=data)
 
@@ -137,3 +138,42 @@ def remove(socket: str, names: tuple[str, ...]) -> None:
     with client.connect(socket) as daemon:
         for name in names:
             daemon.image.RemoveImage(cri.RemoveImageRequest(image=cri.ImageSpec(image=name)))
+
+
+@command.command("verify")
+@options.endpoint
+@click.option("--repair", is_flag=True, help="Fetch what is damaged again, from where it was pulled.")
+@click.option("--username", help="For a registry that asks for one.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.argument("names", nargs=-1)
+def verify(
+    socket: str, repair: bool, username: str | None, password_stdin: bool, names: tuple[str, ...]
+) -> None:
+    """Check the layers of images on disk, or all layers; exit code 1 if one stays damaged."""
+    if bool(username) != password_stdin:
+        raise click.UsageError("--username and --password-stdin belong together")
+    request = own.VerifyRequest(names=names, repair=repair, username=username or "")
+    if username:
+        request.password = sys.stdin.readline().rstrip("\r\n")
+    checked = damaged = mended = 0
+    with client.connect(socket) as daemon:
+        for found in daemon.files.Verify(request):
+            checked, mended = checked + 1, mended + found.mended
+            damaged += bool(found.problems) and not found.mended
+            if found.problems:
+                _show_verdict(found)
+    click.echo(f"{checked} layers checked, {damaged} damaged, {mended} mended")
+    if damaged:
+        sys.exit(1)
+
+
+def _show_verdict(found: own.LayerVerdict) -> None:
+    state = "mended" if found.mended else "damaged"
+    click.echo(f"{output.short_id(found.diff_id)} {state}: {', '.join(found.images) or 'of no image'}")
+    for problem in found.problems:
+        click.echo(f"  {problem}")
+    if found.reason:
+        click.echo(f"  not mended: {found.reason}")
+    if found.containers:
+        ids = ", ".join(map(output.short_id, found.containers))
+        click.echo(f"  containers that use it, to be started again: {ids}")

@@ -9,11 +9,12 @@ again. Blocking; rare: builders write the parents of what they add.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from shim.errors import InvalidArgument
@@ -50,13 +51,19 @@ def settle(layer: str, lowers: Sequence[str]) -> dict[str, str]:
             aliases = _find_aliases(below, implied)
             if aliases:
                 return aliases
+            made: list[bytes] = []
             for new, target in facts["links"]:
-                implied += _link(root_fd, merged, os.fsencode(new), os.fsencode(target))
+                place, above = _link(root_fd, merged, os.fsencode(new), os.fsencode(target))
+                implied += above
+                made += [place, *above]
             # Children first: what is done inside a directory changes its times.
             for path in sorted(set(implied), reverse=True):
                 _copy_directory(root_fd, below, path)
     finally:
         os.close(root_fd)
+    if made:
+        facts["made"] += map(os.fsdecode, made)
+        files.write_atomic(os.path.join(layer, "layer.json"), json.dumps(facts).encode())
     return {}
 
 
@@ -96,8 +103,8 @@ def _copy_metadata(source: int, fd: int) -> None:
     os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
-def _link(root_fd: int, merged: MergedTree, new: bytes, target: bytes) -> list[bytes]:
-    """Copy a lower file up and link to it; return the directories that had to be made."""
+def _link(root_fd: int, merged: MergedTree, new: bytes, target: bytes) -> tuple[bytes, list[bytes]]:
+    """Copy a lower file up and link to it; return where it is now, and the directories made for that."""
     dirs = Directories(root_fd)
     parent, _, base = target.rpartition(b"/")
     try:
@@ -107,16 +114,26 @@ def _link(root_fd: int, merged: MergedTree, new: bytes, target: bytes) -> list[b
                 raise InvalidArgument(
                     f"malformed layer: {show(new)} is a hard link to {show(target)}: no such file"
                 )
-            _copy_up(source, dirs.fd(parent_place), base)
+            with _unchanged_times(dirs.fd(parent_place)) as dir_fd:
+                _copy_up(source, dir_fd, base)
         source_fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dirs.fd(parent_place))
         try:
             parent, _, name = new.rpartition(b"/")
-            os.link(base, name, src_dir_fd=source_fd, dst_dir_fd=dirs.fd(parent), follow_symlinks=False)
+            with _unchanged_times(dirs.fd(parent)) as dir_fd:
+                os.link(base, name, src_dir_fd=source_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
         finally:
             os.close(source_fd)
     finally:
         dirs.close()
-    return sorted(dirs.implied)
+    return parent_place + b"/" + base if parent_place else base, sorted(dirs.implied)
+
+
+@contextlib.contextmanager
+def _unchanged_times(dir_fd: int) -> Iterator[int]:
+    """Give a directory its times back after something was made in it: its entry said them."""
+    info = os.fstat(dir_fd)
+    yield dir_fd
+    os.utime(files.fd_path(dir_fd), ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
 def _copy_up(source: int, dir_fd: int, name: bytes) -> None:

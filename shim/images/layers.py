@@ -1,12 +1,14 @@
 """Unpacked layers on disk, each once, by chain id.
 
-    layers/<hex of chain id>/   fs: the overlay lower; layer.json: facts; tar.zst, displaced: unpack.record
+    layers/<hex of chain id>/   fs: the overlay lower; layer.json: facts; tar.zst, displaced: unpack.record;
+                                damaged: only there when something is wrong with it, and says what
     ingest/<random>/            a layer while it is unpacked
     trash/<random>/             what is being removed
 
 A layer is unpacked in ``ingest``, synced, renamed into place, and ``layers`` is synced: at any instant it is
 absent or whole. Removal renames first, too. What a crash leaves in ``ingest`` or ``trash`` the next start
-removes.
+removes. A layer that is found damaged keeps its place, since containers may use it, but counts as absent for
+images; when it is brought in again, it is mended where it is.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shim.errors import FailedPrecondition, NotFound
-from shim.images import digest
+from shim.images import digest, mend
 from shim.images.merged import MergedTree
 from shim.kernel import files, trees
 
 log = logging.getLogger(__name__)
 
 _FACTS: Final = "layer.json"
+_DAMAGED: Final = "damaged"
 _VERSION: Final = 1
 
 
@@ -72,6 +75,7 @@ class LayerStore:
         self._root = root
         self._layers: dict[str, Layer] = {}
         self._leases: Counter[str] = Counter()
+        self._damaged: dict[str, tuple[str, ...]] = {}
         self._lock = threading.RLock()
 
     def start(self) -> None:
@@ -83,6 +87,8 @@ class LayerStore:
         for name in os.listdir(self._path("layers")):
             try:
                 self._layers[f"sha256:{name}"] = read(self._path("layers", name))
+                if os.path.exists(self._path("layers", name, _DAMAGED)):
+                    self._damaged[f"sha256:{name}"] = _problems(self._path("layers", name, _DAMAGED))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("layer %s is not whole, it is removed: %s", name, error)
                 os.rename(self._path("layers", name), self._path("trash", _random()))
@@ -102,9 +108,14 @@ class LayerStore:
         return path
 
     def commit(self, ingest: str, chain_id: str) -> None:
-        """Put an unpacked and synced layer in place, durably. If it is there already, drop the new one."""
+        """Put an unpacked and synced layer in place, durably.
+
+        If it is there already, the new one is dropped, after what is damaged of the old was replaced.
+        """
         place = self._path("layers", digest.hex_part(chain_id))
         with self._lock:
+            if chain_id in self._damaged:
+                self._mend(place, ingest, chain_id)
             if chain_id not in self._layers:
                 os.rename(ingest, place)
                 self._layers[chain_id] = read(place)
@@ -112,6 +123,52 @@ class LayerStore:
             self.discard(ingest)
             return
         files.fsync_dir(self._path("layers"))
+
+    def _mend(self, place: str, ingest: str, chain_id: str) -> None:
+        changed = mend.mend(place, ingest, self._path("trash"), _DAMAGED)
+        self._sync(place)  # before the mark goes
+        os.unlink(os.path.join(place, _DAMAGED))
+        files.fsync_dir(place)
+        self._layers[chain_id] = read(place)
+        del self._damaged[chain_id]
+        log.warning(
+            "layer %s is whole again, replaced: %s", chain_id, ", ".join(changed[:20]) or "its records"
+        )
+
+    def _sync(self, place: str) -> None:
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            files.syncfs(fd)
+        finally:
+            os.close(fd)
+
+    def mark_damaged(self, chain_id: str, problems: Sequence[str]) -> None:
+        """Say durably that a layer is not what it was: it counts as absent until it is brought in again."""
+        with self._lock:
+            layer = self._layers.get(chain_id)
+            if layer is not None:
+                files.write_atomic(os.path.join(layer.path, _DAMAGED), _dump(problems), durable=True)
+                self._damaged[chain_id] = tuple(problems)
+
+    def mark_whole(self, chain_id: str) -> None:
+        """Say durably that a layer is what it was, after all: somebody has put right what was wrong."""
+        with self._lock:
+            layer = self._layers.get(chain_id)
+            if layer is not None and self._damaged.pop(chain_id, None) is not None:
+                os.unlink(os.path.join(layer.path, _DAMAGED))
+                files.fsync_dir(layer.path)
+
+    def ids(self) -> list[str]:
+        """Return the chain ids of all layers."""
+        return list(self._layers)
+
+    def damaged(self) -> dict[str, tuple[str, ...]]:
+        """Return what is wrong with each damaged layer, by chain id."""
+        return dict(self._damaged)
+
+    def unpacked_at(self, chain_id: str) -> float:
+        """Return when a layer was unpacked, in seconds since 1970. Blocking."""
+        return os.stat(os.path.join(self.get(chain_id).path, _FACTS)).st_mtime
 
     def discard(self, ingest: str) -> None:
         """Remove a layer that was not finished. Idempotent."""
@@ -129,8 +186,16 @@ class LayerStore:
         return layer
 
     def has(self, chain_id: str) -> bool:
-        """Tell whether a layer is there."""
+        """Tell whether a layer is there, and not known to be damaged."""
+        return chain_id in self._layers and chain_id not in self._damaged
+
+    def is_there(self, chain_id: str) -> bool:
+        """Tell whether a layer is there, damaged or not."""
         return chain_id in self._layers
+
+    def are_whole(self, chain_ids: Iterable[str]) -> bool:
+        """Tell whether none of these layers is known to be damaged."""
+        return not self._damaged or self._damaged.keys().isdisjoint(chain_ids)
 
     def lowers(self, chain_ids: Sequence[str]) -> tuple[str, ...]:
         """Return the directories of a chain for overlayfs, the topmost first.
@@ -178,6 +243,7 @@ class LayerStore:
             keep = {*needed, *self._leases}
             for chain_id in [chain_id for chain_id in self._layers if chain_id not in keep]:
                 layer = self._layers.pop(chain_id)
+                self._damaged.pop(chain_id, None)
                 place = self._path("trash", _random())
                 os.rename(layer.path, place)
                 gone.append(place)
@@ -205,6 +271,18 @@ class LayerStore:
 
     def _path(self, *names: str) -> str:
         return os.path.join(self._root, *names)
+
+
+def _dump(problems: Sequence[str]) -> bytes:
+    return json.dumps(list(problems)).encode()
+
+
+def _problems(path: str) -> tuple[str, ...]:
+    try:
+        with open(path, "rb") as file:
+            return tuple(map(str, json.load(file)))
+    except (OSError, ValueError, TypeError):
+        return ("it was found damaged before",)
 
 
 def _random() -> str:

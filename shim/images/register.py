@@ -66,12 +66,13 @@ class Register:
         self._changing = asyncio.Lock()
 
     def find(self, reference: str) -> Image | None:
-        """Return the image with a full reference, with tag or digest, if it is here."""
+        """Return the image with a full reference, with tag or digest, if it is here and whole."""
         return next(
             (
                 image
                 for image in self._catalog.images()
                 if reference in (*image.repo_tags, *image.repo_digests)
+                and self._layers.are_whole(image.chain_ids)
             ),
             None,
         )

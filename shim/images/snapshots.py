@@ -169,6 +169,14 @@ class Snapshots:
         chains = [*self._chains.values(), *self._mounted.values()]
         return {chain_id for chain in chains for chain_id in chain}
 
+    def users(self, chain_id: str) -> tuple[str, ...]:
+        """Return the ids of the containers that have a layer below them or mounted."""
+        return tuple(
+            id_
+            for id_, chain in list(self._chains.items())
+            if chain_id in chain or chain_id in self._mounted.get(id_, ())
+        )
+
     def usage(self, container_id: str) -> FilesystemUsage | None:
         """Return what a writable layer took when it was last measured; None if it never was."""
         return self._usage.get(container_id)

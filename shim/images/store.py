@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from shim.errors import NotFound, ShimError
 from shim.images import export
 from shim.images.blobs import BlobStore
 from shim.images.catalog import Catalog
@@ -26,8 +27,10 @@ from shim.images.register import Register
 from shim.images.settings import Settings
 from shim.images.snapshots import Snapshots
 from shim.images.syncer import Syncer
+from shim.images.unclean import RunningMark
 from shim.images.unpackers import Unpackers
-from shim.kernel import filesystems
+from shim.images.verify import Verdict, Verifier
+from shim.kernel import filesystems, proc
 from shim.model.image import Auth, Image
 from shim.model.stats import FilesystemCapacity, FilesystemUsage
 from shim.threads import Pool
@@ -48,9 +51,10 @@ class ImageStore:
         root: its directory; nobody else writes there.
         settings: limits and places.
         quarantine: where records go that cannot be read.
+        boot_id: of this boot, if not the kernel's.
     """
 
-    def __init__(self, root: str, settings: Settings, quarantine: str = "") -> None:
+    def __init__(self, root: str, settings: Settings, quarantine: str = "", boot_id: str = "") -> None:
         self._root = root
         self._quarantine = quarantine or os.path.join(root, "quarantine")
         self._threads = Pool("images", 4)
@@ -70,6 +74,12 @@ class ImageStore:
         self._puller = Puller(settings, shared, self._threads, self._register)
         self._loader = Loader(root, settings, self._threads, self._register)
         self._measurer = Measurer(self._snapshots, self._threads)
+        self._verifier = Verifier(
+            self._catalog, self._layers, self._snapshots, self._unpackers, self._puller, self._threads
+        )
+        self._mark = RunningMark(root, boot_id or proc.boot_id())
+        self._doubtful: list[str] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._measuring: asyncio.Task[None] | None = None
         self._cleaning: asyncio.Task[None] | None = None
 
@@ -83,6 +93,7 @@ class ImageStore:
         await self._threads.run(self._start)
         self._cleaning = asyncio.ensure_future(self._tidy_forever())
         self._measuring = asyncio.ensure_future(self._measurer.run_forever())
+        self._checking = asyncio.ensure_future(self._check_doubtful())
 
     def _start(self) -> None:
         os.makedirs(self._root, mode=0o700, exist_ok=True)
@@ -91,21 +102,25 @@ class ImageStore:
         self._snapshots.start()
         self._catalog.start(self._quarantine)
         for image in self._catalog.images():
-            missing = [chain_id for chain_id in image.chain_ids if not self._layers.has(chain_id)]
+            missing = [chain_id for chain_id in image.chain_ids if not self._layers.is_there(chain_id)]
             if missing:
                 log.warning(
                     "image %s has lost layers (%s, …), it is removed; pull it again", image.id, missing[0]
                 )
                 self._catalog.remove(image.id)
+        since = self._mark.begin()
+        if since is not None:
+            self._doubtful = [id_ for id_ in self._layers.ids() if self._layers.unpacked_at(id_) >= since]
 
     async def close(self) -> None:
         """Stop what runs in the background and close connections."""
-        for task in (self._measuring, self._cleaning):
+        for task in (self._measuring, self._cleaning, self._checking):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
         await self._unpackers.close()
         await self._connections.close()
+        await self._threads.run(self._mark.end)
         await asyncio.to_thread(self._keychain.close)
         await asyncio.to_thread(self._threads.close)
 
@@ -126,12 +141,35 @@ class ImageStore:
         return self._puller.counters
 
     def resolve(self, text: str) -> Image:
-        """Return the image that a name, digest reference, id or prefix of an id means; NotFound if none."""
-        return self._catalog.resolve(text)
+        """Return the image that a name, digest reference, id or prefix of an id means.
+
+        Raises:
+            NotFound: there is none, or it is damaged: then the kubelet pulls it again, which mends it.
+        """
+        image = self._catalog.resolve(text)
+        if not self._layers.are_whole(image.chain_ids):
+            raise NotFound("image", f"{text} (it is damaged on disk: pull or load it again)")
+        return image
 
     def list(self) -> list[Image]:
-        """Return all images."""
-        return self._catalog.images()
+        """Return all images that are not known to be damaged."""
+        return [image for image in self._catalog.images() if self._layers.are_whole(image.chain_ids)]
+
+    def verify(
+        self, names: Sequence[str], *, repair: bool = False, auth: Auth | None = None
+    ) -> AsyncIterator[Verdict]:
+        """Check layers on disk; see ``verify.Verifier.verify``. An image with damaged layers is not listed.
+
+        Args:
+            names: of the images whose layers are checked, damaged ones too; none means all layers.
+            repair: fetch those that are damaged again.
+            auth: for the registry.
+
+        Raises:
+            NotFound: there is no such image.
+        """
+        images = [self._catalog.resolve(name) for name in names] if names else None
+        return self._verifier.verify(images, repair=repair, auth=auth)
 
     async def remove(self, text: str) -> None:
         """Remove the image that ``text`` means, with all its names. Idempotent.
@@ -155,7 +193,7 @@ class ImageStore:
 
     async def save(self, names: Sequence[str], path: str) -> None:
         """Write images to a tar file that is an OCI layout and a docker archive at once; see ``export``."""
-        chosen = [(name, self._catalog.resolve(name)) for name in names]
+        chosen = [(name, self.resolve(name)) for name in names]
         chains = {chain_id for _, image in chosen for chain_id in image.chain_ids}
         with self._layers.lease(chains):
             try:
@@ -203,3 +241,24 @@ class ImageStore:
             except OSError as error:
                 log.warning("cannot tidy up the image store: %s", error)
             await asyncio.sleep(_TIDY_EVERY_S)
+
+    async def _check_doubtful(self) -> None:
+        """After an unclean stop, look at what was unpacked before it; then nothing is doubtful any more."""
+        if self._doubtful is None:
+            return
+        if self._doubtful:
+            log.warning(
+                "the machine went down without warning: %d layers are checked in the background",
+                len(self._doubtful),
+            )
+        damaged = 0
+        for chain_id in self._doubtful:
+            try:
+                found = await self._verifier.check(chain_id)
+            except (ShimError, OSError) as error:
+                log.warning("layer %s cannot be checked, the next start tries again: %s", chain_id, error)
+                return
+            damaged += bool(found and found.problems)
+        if self._doubtful:
+            log.info("%d layers were checked, %d are damaged", len(self._doubtful), damaged)
+        await self._threads.run(self._mark.settle)

@@ -199,6 +199,27 @@ class Unpackers:
             raise rebuild(answer, wanted.digest or wanted.diff_id)
         return Unpacked(**answer)
 
+    async def verify(self, layer: str) -> list[str]:
+        """Return what is wrong with a layer that was unpacked before; see ``unpack.check``.
+
+        Args:
+            layer: its directory.
+        """
+        worker = self._take_idle() or await self._make()
+        try:
+            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                answer = await worker.run(layer, Part(nothing, 0), {"verify": True})
+            finally:
+                os.close(nothing)
+        except BaseException:
+            await to_the_end(self._threads.run(worker.end))
+            raise
+        self._put_back(worker)
+        if "error" in answer:
+            raise rebuild(answer, layer)
+        return [str(problem) for problem in answer["problems"]]
+
     async def close(self) -> None:
         """End all idle workers, also one that is being started for a caller who has left."""
         if self._making:

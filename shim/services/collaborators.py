@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from shim.images.counters import Counters
 from shim.images.progress import PullState, Report
+from shim.images.verify import Verdict
 from shim.model.cgroup import DeviceRule, Place
 from shim.model.container import ProcessRef
 from shim.model.image import Auth, Image
@@ -146,8 +147,13 @@ class Images(Protocol):
     async def remove(self, text: str) -> None:
         """Remove a name or an image. Idempotent."""
 
-    async def load(self, path: str) -> Sequence[Image]:
+    async def load(self, path: str, name: str = "", *, pinned: bool = False) -> Sequence[Image]:
         """Take in an archive."""
+
+    def verify(
+        self, names: Sequence[str], *, repair: bool = False, auth: Auth | None = None
+    ) -> AsyncIterator[Verdict]:
+        """Check layers on disk, mend them if asked to."""
 
     async def save(self, names: Sequence[str], path: str) -> None:
         """Write an archive."""

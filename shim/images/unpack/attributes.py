@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from typing import Final
 
 from shim.errors import InvalidArgument, KernelError
@@ -12,7 +13,7 @@ from shim.kernel import files
 
 _NEVER: Final = (b"trusted.overlay.", b"user.overlay.")  # an image must not steer overlayfs
 _MAY_FAIL: Final = (errno.ENOTSUP, errno.EPERM, errno.EINVAL)
-_MUST: Final = b"security.capability"
+MUST_HAVE: Final = b"security.capability"
 _MIN_TIME_NS: Final = -(1 << 31) * 1_000_000_000
 _MAX_TIME_NS: Final = ((1 << 34) - 1) * 1_000_000_000  # what ext4 can hold; others clamp by themselves
 _PATH_MAX: Final = 4096
@@ -41,6 +42,29 @@ def clean(path: bytes) -> bytes:
     return b"/".join(parts)
 
 
+def place(raw: bytes, aliases: Mapping[bytes, bytes]) -> bytes:
+    """Return the clean path that a path of the archive means in the layers' merged view.
+
+    Args:
+        raw: as the archive has it.
+        aliases: directory that a lower layer has as a link -> where that leads; both clean.
+    """
+    path = clean(raw)
+    if aliases:
+        end = path.rfind(b"/")
+        while end > 0:
+            leads_to = aliases.get(path[:end])
+            if leads_to is not None:
+                return (leads_to + path[end:]).lstrip(b"/")
+            end = path.rfind(b"/", 0, end)
+    return path
+
+
+def is_kept(name: bytes) -> bool:
+    """Tell whether an extended attribute of an archive goes to the disk: none that steers overlayfs does."""
+    return not name.startswith(_NEVER) and b"\0" not in name
+
+
 def show(path: bytes) -> str:
     """Return a path of an archive as it can stand in a message."""
     return repr(path.decode(errors="backslashreplace"))
@@ -58,10 +82,10 @@ def set_xattrs(target: int | bytes, entry: tar.Entry) -> None:
     File capabilities must work; labels of security modules that this host has not are left out.
     """
     for name, value in entry.xattrs.items():
-        if name.startswith(_NEVER) or b"\0" in name:
+        if not is_kept(name):
             continue
         try:
             files.set_xattr(target, name, value)
         except KernelError as error:
-            if name == _MUST or error.errno not in _MAY_FAIL:
+            if name == MUST_HAVE or error.errno not in _MAY_FAIL:
                 raise KernelError("setxattr", error.errno or errno.EIO, os.fsdecode(entry.path)) from None

@@ -7,6 +7,8 @@ cancel.
 
 Job: ``{"digest", "size", "offset", "diff_id", "entries", "bytes", "aliases"}``; ``""`` means unknown; with an
 offset of -1 all that the descriptor gives is read, else that part of a file; aliases as of ``LayerWriter``.
+``{"verify": true}`` has a layer checked instead (``check``), with any second descriptor, and answers
+``{"problems": [sentence, …]}``.
 Answer: ``{"diff_id", "digest", "size", "stream", "bytes", "inodes", "deferred", "opaque_root",
 "root_described"}`` or
 ``{"error": class, "message", "syscall", "errno", "path"}``. What the daemon needs only now and then lies in
@@ -28,8 +30,8 @@ import sys
 from typing import Any, Final
 
 from shim import errors
-from shim.images.unpack import decompress, limits, record, tar, writer
-from shim.kernel import files
+from shim.images.unpack import check, decompress, limits, record, tar, writer
+from shim.kernel import files, paths
 
 VERSION: Final = 1
 _MEMORY_LIMIT_BYTES: Final = 2 << 30
@@ -123,14 +125,28 @@ def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]
         "opaque_root": summary.opaque_root,
         "root_described": summary.root_described,
     }
-    _write_facts(layer_fd, answer, summary)
+    _write_facts(layer_fd, answer, summary, job["aliases"])
     return answer
 
 
-def _write_facts(layer_fd: int, answer: dict[str, Any], summary: writer.Summary) -> None:
+def verify(layer_fd: int) -> dict[str, Any]:
+    """Check one layer that was unpacked before; return what the answer says."""
+    try:
+        with open(paths.open_beneath(layer_fd, "layer.json", os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            facts = json.load(file)
+        return {"problems": check.check(layer_fd, facts)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {"problems": [f"it cannot be read: {error!r}"[:500]]}
+
+
+def _write_facts(
+    layer_fd: int, answer: dict[str, Any], summary: writer.Summary, aliases: dict[str, str]
+) -> None:
     facts = {
         "version": VERSION,
         **answer,
+        "aliases": aliases,
+        "made": [os.fsdecode(path) for path in summary.made],
         "implied": [os.fsdecode(path) for path in summary.implied],
         "links": [[os.fsdecode(new), os.fsdecode(target)] for new, target in summary.links],
         "displaced": [[since, os.fsdecode(path), name] for since, path, name in summary.displaced],
@@ -167,7 +183,8 @@ def serve(sock: socket.socket) -> None:
         layer_fd, source_fd = fds
         _end_with_caller(sock, armed=True)
         try:
-            answer = unpack(layer_fd, source_fd, json.loads(data))
+            job = json.loads(data)
+            answer = verify(layer_fd) if "verify" in job else unpack(layer_fd, source_fd, job)
         except (errors.ShimError, OSError, MemoryError) as error:
             answer = describe(error)
         finally:

@@ -17,15 +17,17 @@ from typing import Final
 
 from shim.errors import InvalidArgument
 from shim.images.unpack import record, tar
-from shim.images.unpack.attributes import clean, set_xattrs, show, times
+from shim.images.unpack.attributes import place, set_xattrs, show, times
 from shim.images.unpack.content import Content
 from shim.images.unpack.directories import Directories, is_whiteout
 from shim.images.unpack.limits import Limits
 from shim.kernel import files, paths
 
-_WHITEOUT: Final = b".wh."
-_AUFS_META: Final = b".wh..wh."
-_OPAQUE_MARK: Final = b".wh..wh..opq"
+WHITEOUT: Final = b".wh."
+AUFS_META: Final = b".wh..wh."
+OPAQUE_MARK: Final = b".wh..wh..opq"
+_MAX_MAJOR: Final = (1 << 12) - 1
+_MAX_MINOR: Final = (1 << 20) - 1
 _MAX_ID: Final = (1 << 32) - 2
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES: Final = {
@@ -40,13 +42,15 @@ class Summary:
     """What was written. Paths are relative to the layer, clean.
 
     Attributes:
-        implied: directories that no entry describes; see ``Directories``.
+        made: directories that were made for what lies in them; see ``Directories``.
+        implied: those of them that no entry describes, and that show those of the layers below.
         links: hard links (new, target) whose target only a lower layer can have.
         root_described: the archive has an entry for the layer's root itself.
     """
 
     used_bytes: int = 0
     inodes: int = 0
+    made: list[bytes] = field(default_factory=list)
     implied: list[bytes] = field(default_factory=list)
     links: list[tuple[bytes, bytes]] = field(default_factory=list)
     opaque_root: bool = False
@@ -104,7 +108,8 @@ class LayerWriter:
             finally:
                 os.close(fd)
         summary = self._summary
-        summary.implied = [path for path in sorted(self._dirs.implied) if self._takes_after(path, described)]
+        summary.made = sorted(self._dirs.implied)
+        summary.implied = [path for path in summary.made if self._takes_after(path, described)]
         summary.opaque_root = b"" in self._dirs.opaque
         summary.root_described = b"" in self._described
         summary.inodes += len(self._dirs.implied | self._described.keys())
@@ -135,27 +140,15 @@ class LayerWriter:
         self._limits.take_entry()
         if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
             raise InvalidArgument(f"malformed layer: {show(entry.path)} has owner {entry.uid}:{entry.gid}")
-        path = self._place(entry.path)
+        path = place(entry.path, self._aliases)
         parent, _, name = path.rpartition(b"/")
         self._content.expect(entry.stored)
         if not path:
             self._root(entry)
-        elif name.startswith(_WHITEOUT):
+        elif name.startswith(WHITEOUT):
             self._whiteout(parent, name)
-        elif not path.startswith(_AUFS_META):
+        elif not path.startswith(AUFS_META):
             self._make(entry, path, parent, name)
-
-    def _place(self, raw: bytes) -> bytes:
-        """Return the clean path that a path of the archive means in the layers' merged view."""
-        path = clean(raw)
-        if self._aliases:
-            end = path.rfind(b"/")
-            while end > 0:
-                leads_to = self._aliases.get(path[:end])
-                if leads_to is not None:
-                    return (leads_to + path[end:]).lstrip(b"/")
-                end = path.rfind(b"/", 0, end)
-        return path
 
     def _root(self, entry: tar.Entry) -> None:
         if entry.kind != tar.DIRECTORY:
@@ -204,7 +197,7 @@ class LayerWriter:
             set_xattrs(files.fd_path(dir_fd, name), entry)
 
     def _hard_link(self, entry: tar.Entry, path: bytes, dir_fd: int, name: bytes) -> None:
-        target = self._place(entry.link)
+        target = place(entry.link, self._aliases)
         parent, _, base = target.rpartition(b"/")
         if target == path or not target:
             raise InvalidArgument(f"malformed layer: {show(entry.path)} is a hard link to itself")
@@ -228,9 +221,11 @@ class LayerWriter:
         if entry.kind == tar.SYMLINK:
             if not entry.link:
                 raise InvalidArgument(f"malformed layer: the link {show(entry.path)} has no target")
+            if b"\0" in entry.link:
+                raise InvalidArgument(f"malformed layer: the target of {show(entry.path)} has a NUL in it")
             os.symlink(entry.link, name, dir_fd=dir_fd)
         else:
-            device = os.makedev(*entry.device) if entry.kind != tar.FIFO else 0
+            device = _device(entry) if entry.kind != tar.FIFO else 0
             os.mknod(name, _NODES[entry.kind] | entry.mode, device, dir_fd=dir_fd)
         self._summary.inodes += 1
         if entry.uid or entry.gid:
@@ -243,12 +238,12 @@ class LayerWriter:
 
     def _whiteout(self, parent: bytes, name: bytes) -> None:
         dir_fd = self._dirs.fd(parent)
-        if name == _OPAQUE_MARK:
+        if name == OPAQUE_MARK:
             self._dirs.set_opaque(parent)
             return
-        if name.startswith(_AUFS_META):
+        if name.startswith(AUFS_META):
             return  # bookkeeping of aufs, no file of the image
-        gone = name[len(_WHITEOUT) :]
+        gone = name[len(WHITEOUT) :]
         if gone in (b"", b".", b".."):
             raise InvalidArgument(f"malformed layer: the whiteout {show(name)} deletes nothing")
         try:
@@ -280,3 +275,10 @@ class LayerWriter:
             del self._described[known]
         self._dirs.implied = {key for key in self._dirs.implied if key != path and not key.startswith(below)}
         return False
+
+
+def _device(entry: tar.Entry) -> int:
+    major, minor = entry.device
+    if not (0 <= major <= _MAX_MAJOR and 0 <= minor <= _MAX_MINOR):
+        raise InvalidArgument(f"malformed layer: {show(entry.path)} is the device {major}:{minor}")
+    return os.makedev(major, minor)

@@ -11,17 +11,20 @@ from shim.services.node import Node
 log = logging.getLogger(__name__)
 
 
-async def load_images(node: Node, path: str, name: str = "") -> Sequence[Image]:
+async def load_images(node: Node, path: str, name: str = "", *, pinned: bool = False) -> Sequence[Image]:
     """Take in every image of an OCI layout or docker archive, plain or compressed.
 
     Args:
         node: where.
         path: the archive.
-        name: what its sender calls it, for the log.
+        name: reference for images that the archive gives none.
+        pinned: keep them from garbage collection.
 
     Raises:
-        InvalidArgument: it is no such archive, or a digest is wrong.
+        InvalidArgument: it is no such archive.
+        FailedPrecondition: a digest is wrong.
     """
-    images = await node.images.load(path)
-    log.info("loaded %d images from %s", len(images), name or path)
+    images = await node.images.load(path, name, pinned=pinned)
+    for image in images:
+        log.info("loaded image %s (%s)", image.id, ", ".join(image.repo_tags) or "without a name")
     return images

@@ -180,6 +180,11 @@ class Server:
         push(self.base, name, tag, image)
         return f"{self.host}/{name}:{tag}"
 
+    def layers_of(self, name: str, tag: str) -> list[str]:
+        with httpx.Client(base_url=f"{self.base}/v2/{name}", trust_env=False) as client:
+            document = client.get(f"/manifests/{tag}", headers={"Accept": kinds.ACCEPT}).json()
+        return [entry["digest"] for entry in document["layers"]]
+
     def blob_file(self, digest: str) -> Path:
         value = digest.partition(":")[2]
         return self.storage / "docker/registry/v2/blobs/sha256" / value[:2] / value / "data"
@@ -260,6 +265,8 @@ def tools() -> Any:
         free_port = staticmethod(free_port)
         leftovers = staticmethod(leftovers)
         overlay = staticmethod(overlay)
+        tree = staticmethod(tree)
+        matches = staticmethod(lambda pattern, text: bool(re.search(pattern, text)))
 
     return Tools
 
@@ -313,6 +320,31 @@ def leftovers(root: str | Path) -> list[str]:
     top = Path(root)
     kept = ("layers", "ingest", "trash", "catalog", "snapshots", "blobs/sha256", "blobs/sha512")
     return sorted(str(path.relative_to(top)) for name in kept for path in (top / name).iterdir())
+
+
+def tree(top: Path) -> dict[str, Any]:
+    """Return all that can be seen of a tree: path -> (type and mode, owner, time, content, attributes)."""
+    found: dict[str, Any] = {}
+    names: dict[int, list[str]] = {}
+    for directory, inner, files_ in os.walk(top):
+        for name in (*inner, *files_):
+            path = Path(directory) / name
+            info = path.lstat()
+            content: Any = info.st_rdev
+            if path.is_symlink():
+                content = os.readlink(path)
+            elif path.is_file():
+                content = digest_of(path.read_bytes())
+                names.setdefault(info.st_ino, []).append(str(path.relative_to(top)))
+            xattrs = {key: os.getxattr(path, key, follow_symlinks=False) for key in _xattrs(path)}
+            facts = (oct(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns, content, xattrs)
+            found[str(path.relative_to(top))] = facts
+    found["names of one file"] = sorted(sorted(each) for each in names.values() if len(each) > 1)
+    return found
+
+
+def _xattrs(path: Path) -> list[str]:
+    return [name for name in os.listxattr(path, follow_symlinks=False) if "overlay" not in name]
 
 
 @contextlib.contextmanager
