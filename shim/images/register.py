@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,7 @@ class Register:
         self._ingest = ingest
         self._threads = threads
         self._changing = asyncio.Lock()
+        self._removing = threading.Lock()  # two that remove one tree would be in each other's way
 
     def find(self, reference: str) -> Image | None:
         """Return the image with a full reference, with tag or digest, if it is here and whole."""
@@ -137,11 +139,18 @@ class Register:
 
     def collect(self) -> None:
         """Remove layers that neither an image nor a container needs. Blocking; from any thread."""
-        with self._layers.lock:
-            needed = {chain_id for image in self._catalog.images() for chain_id in image.chain_ids}
-            gone = self._layers.collect(needed | self._snapshots.needed())
-        for directory in gone:
-            self._layers.discard(directory)
+        with self._removing:
+            with self._layers.lock:
+                needed = {chain_id for image in self._catalog.images() for chain_id in image.chain_ids}
+                gone = self._layers.collect(needed | self._snapshots.needed())
+            for directory in gone:
+                self._layers.discard(directory)
+
+    def tidy(self) -> None:
+        """Remove what nobody needs, and what a crash left of such removals. Blocking."""
+        self.collect()
+        with self._removing:
+            self._layers.empty_trash()
 
     def _collect_blobs(self) -> None:
         needed = {name for record in self._catalog.records() for name in (record.id, *record.documents)}

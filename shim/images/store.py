@@ -236,8 +236,7 @@ class ImageStore:
         """Remove what a crash or a pull that nobody tried again has left."""
         while True:
             try:
-                await self._threads.run(self._register.collect)
-                await self._threads.run(self._layers.empty_trash)
+                await self._threads.run(self._register.tidy)
             except OSError as error:
                 log.warning("cannot tidy up the image store: %s", error)
             await asyncio.sleep(_TIDY_EVERY_S)
