@@ -20,6 +20,7 @@ from shim.model.image import Auth
 
 _PARAMETER: Final = re.compile(r'\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^",\s]*))\s*,?')
 _SCHEME: Final = re.compile(r"\s*([A-Za-z]+)(?:\s+|$)")
+_TOKEN: Final = re.compile(r"[!-~]+")
 _CLIENT_ID: Final = "cri-shim"
 _EARLY_S: Final = 10.0  # a token that ends so soon is not used any more
 _DEFAULT_LIFE_S: Final = 60.0  # of a token that names none (distribution: token specification)
@@ -170,6 +171,6 @@ def parse_token(body: bytes, now_s: float, where: str) -> Token:
         life = document.get("expires_in") or _DEFAULT_LIFE_S
     except (ValueError, AttributeError, RecursionError):
         raise Unauthorized(f"{where}: the token server's answer is no JSON object") from None
-    if not isinstance(value, str) or not value or not isinstance(life, (int, float)):
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value) or not isinstance(life, (int, float)):
         raise Unauthorized(f"{where}: the token server's answer has no token")
     return Token(value, now_s + max(float(life), _DEFAULT_LIFE_S) - _EARLY_S)

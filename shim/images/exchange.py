@@ -111,25 +111,24 @@ class Exchange:
             return await self._let_in(stack, host, method, path, headers)
         if self._connections.speaks_tls(host.netloc):
             return await self._let_in(stack, _over_tls(host), method, path, headers)
+        broken: HostFailed | None = None
         plain: httpx.Response | None = None
         try:
             plain = await self._let_in(stack, host, method, path, headers)
+            if plain.status_code != 400:
+                return plain
         except HostFailed as failure:
             if failure.kind is not Kind.BROKEN:
                 raise
-        if plain is not None and plain.status_code != 400:
-            return plain
+            broken = failure
         # As servers answer, or not, when a client speaks plain http to TLS.
-        try:
+        with contextlib.suppress(HostFailed):
             response = await self._let_in(stack, _over_tls(host), method, path, headers)
-        except HostFailed as failure:
-            if plain is None:
-                raise HostFailed(
-                    f"{host.netloc}: it speaks neither http nor https", failure.kind
-                ) from failure
-            return plain
-        self._connections.note_tls(host.netloc)
-        return response
+            self._connections.note_tls(host.netloc)
+            return response
+        if plain is None:
+            raise broken or HostFailed(f"{host.netloc}: no answer", Kind.BROKEN)
+        return plain
 
     async def _let_in(
         self,
@@ -240,7 +239,7 @@ class Exchange:
                 if challenge.scheme == "basic" and credential and credential.username:
                     self._keep(host, credential.basic())
                     return
-        offered = ", ".join(challenge.scheme for challenge in challenges) or "nothing"
+        offered = failures.clean(", ".join(challenge.scheme for challenge in challenges)) or "nothing"
         raise HostFailed(
             f"{host.netloc}: authorization failed: the registry wants credentials ({offered}), none fit",
             Kind.DENIED,

@@ -129,12 +129,13 @@ class Session:
         """Return a small blob as a whole, verified. ``what`` it is, for messages."""
         while True:
             data = bytearray()
-            async with contextlib.aclosing(self.blob(descriptor)) as stream:
-                async for piece in stream:
-                    data += piece
             try:
+                async with contextlib.aclosing(self.blob(descriptor)) as stream:
+                    async for piece in stream:
+                        data += piece
                 digest.verify(bytes(data), descriptor.digest, what)
             except FailedPrecondition as error:
+                # A host that lied has left its name; where nobody gave anything there is nobody to blame.
                 if (failure := self.blame(descriptor, error)) is not None:
                     raise failure from None
                 continue

@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 import pytest
 import zstandard
+from gateway import Fake, openssl, running
 
 from shim.images import manifest as kinds
 from shim.images.settings import Settings
@@ -74,6 +75,8 @@ class Built:
     media_type: str = kinds.OCI_MANIFEST
     id: str = ""
     others: tuple[tuple[str, bytes], ...] = ()  # (media type, manifest) that an index names
+
+    digest_of = staticmethod(digest_of)
 
     @property
     def digest(self) -> str:
@@ -250,6 +253,30 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("registry")
     with serve(directory, directory / "storage") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a certificate for 127.0.0.1 that is its own CA."""
+    path = tmp_path_factory.mktemp("identity")
+    openssl(
+        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=registry test"),
+        *("-addext", "subjectAltName=IP:127.0.0.1,DNS:registry.test"),
+        *("-keyout", str(path / "key.pem"), "-out", str(path / "cert.pem")),
+    )
+    return path
+
+
+@pytest.fixture
+def fakes() -> Iterator[Any]:
+    with contextlib.ExitStack() as stack:
+
+        def make() -> Fake:
+            fake = Fake()
+            stack.enter_context(running(fake))
+            return fake
+
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import http.server
 import json
 import os
-import subprocess
 import threading
 import time
-import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway import Answer, Request, TokenServer, running
 
 from shim.errors import FailedPrecondition, NotFound, RegistryUnavailable
 from shim.images.auth import Unauthorized
@@ -27,22 +23,6 @@ pytestmark = [pytest.mark.root, pytest.mark.registry]
 # "s3cret" of "alice", by bcrypt: the only kind that docker-registry reads.
 HTPASSWD = "alice:$2b$04$qqc1v8D1qrZXukO.VS8S6O.o.YxB5sGY/tb56RkAV39zqq8fQFG9G\n"
 ALICE = Auth(username="alice", password="s3cret")
-
-
-def openssl(*arguments: str, data: bytes = b"") -> bytes:
-    return subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=True).stdout
-
-
-@pytest.fixture(scope="session")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a certificate for 127.0.0.1 that is its own CA."""
-    path = tmp_path_factory.mktemp("identity")
-    openssl(
-        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=registry test"),
-        *("-addext", "subjectAltName=IP:127.0.0.1"),
-        *("-keyout", str(path / "key.pem"), "-out", str(path / "cert.pem")),
-    )
-    return path
 
 
 def configure(certs: Path, host: str, text: str) -> None:
@@ -63,7 +43,6 @@ async def test_https_needs_a_certificate_that_is_trusted(
 ) -> None:
     tls = {"certificate": str(identity / "cert.pem"), "key": str(identity / "key.pem")}
     with tools.serve(tmp_path / "tls", registry.storage, http={"tls": tls}) as server:
-        # Without a word in hosts.toml, loopback is spoken to in the clear.
         configure(certs, server.host, f'server = "https://{server.host}"')
         name = f"{server.host}/private/app:v1"
         with pytest.raises(RegistryUnavailable, match="certificate verify failed"):
@@ -93,136 +72,24 @@ async def test_basic_authentication(
             await store.remove(name)
 
 
-class TokenServer:
-    """Gives tokens that docker-registry accepts to whoever knows the password."""
-
-    def __init__(self, identity: Path) -> None:
-        self.asked: list[tuple[str, dict[str, list[str]], str]] = []
-        self._identity = identity
-        chain = (identity / "cert.pem").read_text().split("-----")[2].replace("\n", "")
-        self._header = {"typ": "JWT", "alg": "RS256", "x5c": [chain]}
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self.answer))
-        self.url = f"http://127.0.0.1:{self.server.server_port}/token"
-
-    def answer(self, request: http.server.BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
-        query = urllib.parse.parse_qs(urllib.parse.urlsplit(request.path).query)
-        authorization = request.headers.get("Authorization", "")
-        self.asked.append((request.path, query, authorization))
-        if authorization not in ("", "Basic " + base64.b64encode(b"alice:s3cret").decode()):
-            return 401, {}, b"{}"
-        repository = query["scope"][0].split(":")[1]
-        access = [{"type": "repository", "name": repository, "actions": ["pull"] if authorization else []}]
-        claims = {
-            "iss": "test",
-            "aud": query["service"][0],
-            "exp": int(time.time()) + 300,
-            "nbf": int(time.time()) - 10,
-            "access": access,
-        }
-        signed = b".".join(_base64url(json.dumps(part).encode()) for part in (self._header, claims))
-        signature = openssl("dgst", "-sha256", "-sign", str(self._identity / "key.pem"), data=signed)
-        token = (signed + b"." + _base64url(signature)).decode()
-        return 200, {}, json.dumps({"token": token, "expires_in": 300}).encode()
-
-
-def _base64url(data: bytes) -> bytes:
-    return base64.urlsafe_b64encode(data).rstrip(b"=")
-
-
-def _handler(answer: Any) -> type[http.server.BaseHTTPRequestHandler]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            code, headers, body = answer(self)
-            self.send_response(code)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                with contextlib.suppress(ConnectionError):  # who asked may have heard enough
-                    self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    for method in ("GET", "HEAD"):
-        setattr(Handler, f"do_{method}", Handler.answer)
-    return Handler
-
-
-@contextlib.contextmanager
-def running(server: http.server.ThreadingHTTPServer) -> Iterator[None]:
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 async def test_token_authentication(
     registry: Any, store: ImageStore, tools: Any, pushed: Any, identity: Path, tmp_path: Path
 ) -> None:
     tokens = TokenServer(identity)
-    auth = {
-        "token": {
-            "realm": tokens.url,
-            "service": "our registry",
-            "issuer": "test",
-            "rootcertbundle": str(identity / "cert.pem"),
-        }
-    }
-    with running(tokens.server), tools.serve(tmp_path / "token", registry.storage, auth=auth) as server:
+    with (
+        running(tokens),
+        tools.serve(tmp_path / "token", registry.storage, auth=tokens.settings()) as server,
+    ):
         name = f"{server.host}/private/app:v1"
         for wrong in (None, Auth(username="alice", password="no")):
             with pytest.raises(Unauthorized, match="authorization failed"):
                 await store.pull(name, wrong)
-        tokens.asked.clear()
+        tokens.given.clear()
         assert (await store.pull(name, ALICE)).id == pushed.id
-        assert len(tokens.asked) == 1  # one token serves manifest, configuration and layer
-        _, query, _ = tokens.asked[0]
+        assert len(tokens.given) == 1  # one token serves manifest, configuration and layer
+        query, _ = tokens.given[0]
         assert query["scope"] == ["repository:private/app:pull"]
         assert query["service"] == ["our registry"]
-
-
-class Fake:
-    """A registry that does what a test wants. ``answers``: path suffix -> (code, headers, body)."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Any] = {}
-        self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self.answer))
-        self.host = f"127.0.0.1:{self.server.server_port}"
-
-    def answer(self, request: http.server.BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
-        self.requests.append((request.command, request.path, dict(request.headers)))
-        for suffix, answer in self.answers.items():
-            if urllib.parse.urlsplit(request.path).path.endswith(suffix):
-                return answer(request) if callable(answer) else answer  # type: ignore[no-any-return]
-        return 404, {}, b""
-
-    def offer(self, built: Any, *, tag: str = "v1") -> None:
-        kind = {"Content-Type": built.media_type}
-        for name in (tag, built.digest):
-            self.answers[f"/manifests/{name}"] = (200, kind, built.manifest)
-        for digest, data in built.blobs.items():
-            self.answers[f"/blobs/{digest}"] = (200, {}, data)
-
-
-@pytest.fixture
-def fakes() -> Iterator[Any]:
-    with contextlib.ExitStack() as stack:
-
-        def make() -> Fake:
-            fake = Fake()
-            stack.enter_context(running(fake.server))
-            return fake
-
-        yield make
 
 
 async def test_redirects_carry_no_credentials_to_another_host(
@@ -232,21 +99,21 @@ async def test_redirects_carry_no_credentials_to_another_host(
     built = tools.image(tools.tar(("f", b"1" * 1000)))
     storage.offer(built)
 
-    def guarded(request: Any) -> Any:
-        if "Authorization" not in request.headers:
-            return 401, {"WWW-Authenticate": 'Basic realm="x"'}, b""
+    def guarded(request: Request) -> Answer:
+        if "authorization" not in request.headers:
+            return Answer(401, {"WWW-Authenticate": 'Basic realm="x"'})
         if "/manifests/" in request.path:
-            return 200, {"Content-Type": built.media_type}, built.manifest
-        return 307, {"Location": f"http://{storage.host}{request.path}?signed=1"}, b""
+            return Answer(headers={"Content-Type": built.media_type}, body=built.manifest)
+        return Answer(307, {"Location": f"http://{storage.host}{request.path}?signed=1"})
 
     registry.answers[""] = guarded
     configure(certs, registry.host, '[header]\nx-secret = "mine"\n')
     image = await store.pull(f"{registry.host}/app:v1", ALICE)
     assert image.id == built.id
-    assert {"Authorization", "x-secret"} <= set(registry.requests[-1][2])
+    assert {"authorization", "x-secret"} <= set(registry.requests[-1][2])
     assert len(storage.requests) == 2
     for _, _, headers in storage.requests:
-        assert not {"authorization", "x-secret", "cookie"} & {name.lower() for name in headers}
+        assert not {"authorization", "x-secret", "cookie"} & set(headers)
 
 
 async def test_mirrors_are_asked_in_order_and_the_registry_last(
@@ -272,14 +139,14 @@ async def test_a_broken_transfer_goes_on_where_it_broke(store: ImageStore, tools
     data = built.blobs[built.layers[0]]
     ranges: list[str | None] = []
 
-    def breaking(request: Any) -> Any:
-        asked = request.headers.get("Range")
+    def breaking(request: Request) -> Answer:
+        asked = request.headers.get("range")
         ranges.append(asked)
         if asked is None:
-            request.close_connection = True
-            return 200, {"Content-Length": str(len(data))}, data[: len(data) // 2]
+            return Answer(body=data, cut=len(data) // 2)
         start = int(asked.removeprefix("bytes=").removesuffix("-"))
-        return 206, {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}, data[start:]
+        told = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        return Answer(206, {"Content-Range": told}, data[start:])
 
     registry.answers[f"/blobs/{built.layers[0]}"] = breaking
     assert (await store.pull(f"{registry.host}/app:v1", None)).id == built.id
@@ -294,11 +161,11 @@ async def test_what_came_before_a_registry_failed_waits_for_the_next_try(
     registry.offer(built)
     good = registry.answers[f"/blobs/{built.layers[1]}"]
 
-    def fail(_: Any) -> Any:
+    def fail(_: Request) -> Answer:
         until = time.monotonic() + 10
         while not os.listdir(tmp_path / "images/layers") and time.monotonic() < until:
             time.sleep(0.01)  # until the other layer is in the store
-        return 502, {}, b""
+        return Answer(502)
 
     registry.answers[f"/blobs/{built.layers[1]}"] = fail
     async with open_store(tmp_path / "images") as store:
@@ -314,7 +181,7 @@ async def test_what_came_before_a_registry_failed_waits_for_the_next_try(
 
 async def test_a_registry_that_fails_is_unavailable(store: ImageStore, fakes: Any) -> None:
     registry = fakes()
-    registry.answers[""] = (503, {}, b"")
+    registry.answers[""] = Answer(503)
     with pytest.raises(RegistryUnavailable, match="HTTP 503"):
         await store.pull(f"{registry.host}/app:v1", None)
 
@@ -324,9 +191,9 @@ async def test_a_registry_that_says_nothing_is_unavailable(
 ) -> None:
     registry, leave = fakes(), threading.Event()
 
-    def silent(_: Any) -> Any:
+    def silent(_: Request) -> Answer:
         leave.wait(20)
-        return 404, {}, b""
+        return Answer(404)
 
     registry.answers[""] = silent
     async with open_store(tmp_path / "images", stall_timeout_s=0.3) as store:
@@ -337,7 +204,7 @@ async def test_a_registry_that_says_nothing_is_unavailable(
 
 async def test_a_redirect_without_end_is_refused(store: ImageStore, fakes: Any) -> None:
     registry = fakes()
-    registry.answers[""] = (302, {"Location": "/again"}, b"")
+    registry.answers[""] = Answer(302, {"Location": "/again"})
     with pytest.raises(FailedPrecondition, match="redirects more than"):
         await store.pull(f"{registry.host}/app:v1", None)
 
@@ -375,12 +242,12 @@ async def test_documents_that_are_not_what_they_say_are_refused(
     built = tools.image(tools.tar(("f", b"1")))
     registry.offer(built)
     lie = {"Content-Type": built.media_type, "Docker-Content-Digest": tools.digest(b"other")}
-    registry.answers["/manifests/lie"] = (200, lie, built.manifest)
-    registry.answers[f"/manifests/{tools.digest(b'wanted')}"] = (200, {}, built.manifest)
+    registry.answers["/manifests/lie"] = Answer(headers=lie, body=built.manifest)
+    registry.answers[f"/manifests/{tools.digest(b'wanted')}"] = Answer(body=built.manifest)
     for reference in (":lie", f"@{tools.digest(b'wanted')}"):
         with pytest.raises(FailedPrecondition, match="unexpected digest"):
             await store.pull(f"{registry.host}/app{reference}", None)
-    registry.answers[f"/blobs/{built.id}"] = (200, {}, flipped(built.blobs[built.id]))
+    registry.answers[f"/blobs/{built.id}"] = Answer(body=flipped(built.blobs[built.id]))
     with pytest.raises(FailedPrecondition, match="unexpected digest"):
         await store.pull(f"{registry.host}/app:v1", None)
     assert tools.leftovers(tmp_path / "images") == []
