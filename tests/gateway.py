@@ -97,7 +97,9 @@ class Site:
 
             def finish_request(self, request: Any, client_address: Any) -> None:
                 if site.wrap is not None:
-                    request = site.wrap.wrap_socket(request, server_side=True)
+                    with site.wrap.wrap_socket(request, server_side=True) as wrapped:
+                        super().finish_request(wrapped, client_address)
+                    return
                 super().finish_request(request, client_address)
 
         self.server = Server(("127.0.0.1", 0), Handler)

@@ -198,7 +198,7 @@ class Exchange:
         try:
             request = client.build_request(method, url, timeout=timeout, extensions=self._extensions, **what)
             response = await client.send(request, stream=True)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (*failures.NETWORK_ERRORS, httpx.InvalidURL) as error:
             if isinstance(error, httpx.InvalidURL):
                 raise HostFailed(f"{netloc}: no usable URL", Kind.REFUSED) from error
             proxy = self._connections.proxy(url)
@@ -325,7 +325,7 @@ async def _refusal(response: httpx.Response, what: str) -> HostFailed:
 async def _explanation(response: httpx.Response) -> str:
     """Return the message of an error's body (distribution specification, "Error codes"); empty if none."""
     body = bytearray()
-    with contextlib.suppress(httpx.HTTPError, TimeoutError, ValueError, RecursionError, LookupError):
+    with contextlib.suppress(*failures.NETWORK_ERRORS, TimeoutError, ValueError, RecursionError, LookupError):
         async with asyncio.timeout(_EXPLANATION_S):
             async for data in response.aiter_raw():
                 body += data
@@ -345,7 +345,7 @@ async def read_body(response: httpx.Response, netloc: str, limit: int, what: str
             body += data
             if len(body) > limit:
                 raise InvalidArgument(f"{netloc}: {what} of more than {limit} bytes is refused")
-    except httpx.HTTPError as error:
+    except failures.NETWORK_ERRORS as error:
         why = failures.say(error, httpx.Timeout(**response.request.extensions["timeout"]))
         raise HostFailed(f"{netloc}: the transfer broke: {why}", failures.kind_of(error)) from error
     return bytes(body)

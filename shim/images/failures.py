@@ -6,6 +6,7 @@ import email.utils
 import enum
 import re
 import secrets
+import ssl
 import time
 from typing import Final
 
@@ -17,6 +18,8 @@ _BACKOFF_S: Final = 0.25
 _FACTOR: Final = 3
 MAX_WAIT_S: Final = 60.0
 _MAX_TEXT: Final = 300
+# What sending and reading can raise: a TLS alert that comes with the first bytes is nothing that httpx maps.
+NETWORK_ERRORS: Final = (httpx.HTTPError, ssl.SSLError)
 _SSL_NOISE: Final = re.compile(r"^\[SSL[^]]*\]\s*|\s*\(_ssl\.c:\d+\)$")
 
 
@@ -95,15 +98,19 @@ def parse_retry_after(text: str, now_s: float | None = None) -> float:
     return max(0.0, until - (time.time() if now_s is None else now_s))
 
 
-def kind_of(error: httpx.HTTPError) -> Kind:
+def kind_of(error: Exception) -> Kind:
     """Return what an error of the HTTP client means."""
+    if isinstance(error, ssl.SSLError):
+        return Kind.DENIED if _alert(error) else Kind.BROKEN
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         return Kind.UNREACHABLE
     return Kind.SILENT if isinstance(error, httpx.TimeoutException) else Kind.BROKEN
 
 
-def say(error: httpx.HTTPError, timeout: httpx.Timeout) -> str:
+def say(error: Exception, timeout: httpx.Timeout) -> str:
     """Return what went wrong, for a message."""
+    if isinstance(error, ssl.SSLError) and (alert := _alert(error)):
+        return f"it ends the TLS connection: {alert} (does it want a client certificate?)"
     if isinstance(error, httpx.ConnectTimeout):
         return f"no connection within {timeout.connect:g} seconds"
     if isinstance(error, httpx.TimeoutException):
@@ -112,6 +119,12 @@ def say(error: httpx.HTTPError, timeout: httpx.Timeout) -> str:
         return f"the proxy refuses: {clean(str(error))}"
     why = _SSL_NOISE.sub("", clean(_reason(error) or type(error).__name__))
     return f"cannot connect: {why}" if isinstance(error, httpx.ConnectError) else why
+
+
+def _alert(error: ssl.SSLError) -> str:
+    """Return the alert of TLS that the other side has sent, empty for other errors."""
+    _, found, alert = (getattr(error, "reason", None) or "").rpartition("ALERT_")
+    return alert.replace("_", " ").lower() if found else ""
 
 
 def clean(text: str) -> str:

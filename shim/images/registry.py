@@ -218,7 +218,7 @@ class Session:
                             f"{what} is longer than the {descriptor.size} bytes that its manifest says",
                         )
                     yield data
-            except httpx.HTTPError as error:
+            except failures.NETWORK_ERRORS as error:
                 kind = failures.kind_of(error)
                 counters.failures[kind.name.lower()] += 1
                 why = failures.say(error, self._connections.timeout())

@@ -74,12 +74,20 @@ def test_errors_of_the_client_become_sentences() -> None:
         "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: bad (_ssl.c:992)"
     )
     untrusted.__cause__ = ssl.SSLCertVerificationError("x")
+    alert = ssl.SSLError(1, "x")
+    alert.reason = "SSLV3_ALERT_BAD_CERTIFICATE"
     for error, kind, text in (
         (refused, Kind.UNREACHABLE, "cannot connect: Connection refused"),
         (untrusted, Kind.UNREACHABLE, "cannot connect: certificate verify failed: bad"),
         (httpx.ConnectTimeout(""), Kind.UNREACHABLE, "no connection within 10 seconds"),
         (httpx.ReadTimeout(""), Kind.SILENT, "no byte within 60 seconds"),
         (httpx.ProxyError("403 no"), Kind.UNREACHABLE, "the proxy refuses: 403 no"),
+        (
+            alert,
+            Kind.DENIED,
+            "it ends the TLS connection: bad certificate (does it want a client certificate?)",
+        ),
+        (ssl.SSLError(1, "[SSL] record layer failure (_ssl.c:1)"), Kind.BROKEN, "record layer failure"),
         (httpx.ReadError(""), Kind.BROKEN, "ReadError"),
         (httpx.RemoteProtocolError("peer\x1b[31m closed"), Kind.BROKEN, "peer [31m closed"),
     ):

@@ -16,9 +16,7 @@ from shim.services.sandboxes.stop import stop_pod_sandbox
 from shim.services.views import ContainerStatsView, SandboxFilter
 
 
-async def run(
-    bench: Any, name: str = "web", containers: tuple[str, ...] = ("a", "b"), **changes: Any
-) -> str:
+async def run(bench: Any, name: str = "web", containers: tuple[str, ...] = ("a", "b"), **changes: Any) -> str:
     id_ = await run_pod_sandbox(bench.node, bench.sandbox(name, **changes))
     for each in containers:
         await start_container(bench.node, await create_container(bench.node, id_, bench.container(each)))
