@@ -64,3 +64,6 @@ class Channel(Protocol):
 
     async def finish(self) -> None:
         """Tell the client that nothing more comes. Idempotent."""
+
+    def ignore(self) -> None:
+        """Drop what is here and what still comes, for others of the connection to get through. Idempotent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -68,12 +69,20 @@ class Inbox:
         self._ended = self._broken = False
         self._ignored = False
         self._held = 0
+        self._moved_at = 0.0
+
+    @property
+    def still_s(self) -> float:
+        """For how long nothing was taken out, although it is full; else 0."""
+        return time.monotonic() - self._moved_at if self._held > MOST_BYTES else 0.0
 
     def put(self, data: bytes) -> None:
         """Add what has come."""
         if self._ignored:
             self._used(len(data))
             return
+        if not self._held:
+            self._moved_at = time.monotonic()
         self._parts.append(data)
         self._hold(self._held + len(data))
         self._changed.set()

@@ -17,6 +17,8 @@ class Limits:
         message_bytes: of a WebSocket message.
         head_s: within which a request must have come.
         streams_s: within which a client must have opened the streams that belong together.
+        still_s: a forwarded connection whose pod has taken nothing for so long, though its inbox is full, is
+            broken off if it holds up others of its client.
         idle_s: a connection on which nothing moves for so long is closed.
     """
 
@@ -27,4 +29,5 @@ class Limits:
     message_bytes: int = 1024 * 1024
     head_s: float = 10.0
     streams_s: float = 30.0
+    still_s: float = 30.0
     idle_s: float = 4 * 3600.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,8 @@ from shim.streaming.collaborators import Channel
 from shim.streaming.spdy_channels import SpdyChannel
 from shim.streaming.tasks import Tasks
 from shim.streaming.wire import CHUNK
+
+log = logging.getLogger(__name__)
 
 Dial = Callable[[int], Awaitable[socket.socket]]
 
@@ -34,10 +37,12 @@ async def forward(dial: Dial, port: int, data: Channel, error: Channel, *, halve
         with sock:
             failed = await _Copy(sock, data).run(halves=halves)
         told = f"port {port}: {failed.strerror or failed}" if failed else ""
+    data.ignore()  # the client may go on to send: nobody reads it, and it must not hold up others
     with contextlib.suppress(ConnectionError):
         if told:
             await error.write(told.encode())
     for channel in (data, error):
+        channel.ignore()
         with contextlib.suppress(ConnectionError):
             await channel.finish()
 
@@ -114,6 +119,9 @@ class Pairs:
         self._tasks = Tasks()
         self._dial, self._wait_s = dial, wait_s
         self._halves: dict[str, tuple[SpdyChannel, asyncio.TimerHandle]] = {}
+        self._open: dict[
+            int, tuple[asyncio.Task[None], SpdyChannel]
+        ] = {}  # by data channel; its error channel
 
     def opened(self, channel: SpdyChannel) -> None:
         """Take a channel in; one that makes no sense is broken off."""
@@ -135,7 +143,22 @@ class Pairs:
             channel.refuse()
         else:
             data, error = (channel, other) if kind == "data" else (other, channel)
-            self._tasks.start(forward(self._dial, port, data, error))
+            task = self._tasks.start(forward(self._dial, port, data, error))
+            self._open[data.number] = task, error
+            task.add_done_callback(lambda _: self._open.pop(data.number, None))
+
+    def stands_still(self, channel: SpdyChannel) -> None:
+        """Break a connection off that holds up others of its client; one that is alone may take its time.
+
+        Nothing is told on its error channel: clients such as kubectl leave with all connections then.
+        """
+        if channel.number not in self._open or len(self._open) < 2:
+            return
+        log.info("a forwarded connection is broken off: its pod reads nothing, and it holds up others")
+        task, error = self._open.pop(channel.number)
+        task.cancel()
+        channel.refuse()
+        _ = self._tasks.start(error.finish())
 
     async def close(self) -> None:
         """End all connections."""
@@ -145,7 +168,7 @@ class Pairs:
 
     def _give_up(self, request: str) -> None:
         channel, _ = self._halves.pop(request)
-        self._tasks.start(self._tell_alone(channel))
+        _ = self._tasks.start(self._tell_alone(channel))
 
     async def _tell_alone(self, channel: SpdyChannel) -> None:
         if channel.headers["streamtype"] == "error":

@@ -42,6 +42,10 @@ class SpdyChannel:
         if not self.broken:
             self._mux.finish(self.number)
 
+    def ignore(self) -> None:
+        """Drop what is here and what still comes. Idempotent."""
+        self.inbox.ignore()
+
     def refuse(self) -> None:
         """Break it off: it is not what was agreed on."""
         self._mux.refuse(self)
@@ -57,9 +61,18 @@ class SpdyChannels:
         wire: to and from it.
         limits: what it may ask for.
         opened: called with each channel that the client opens; it is answered already.
+        still: called now and then with a channel that holds up all others, since it is full and nothing was
+            taken from it for ``limits.still_s``.
     """
 
-    def __init__(self, wire: Wire, limits: Limits, opened: Callable[[SpdyChannel], None]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        limits: Limits,
+        opened: Callable[[SpdyChannel], None],
+        still: Callable[[SpdyChannel], None] | None = None,
+    ) -> None:
+        self._limits, self._still = limits, still
         self.connection = spdy.Connection(limits=limits)
         self._wire = wire
         self._opened = opened
@@ -147,6 +160,10 @@ class SpdyChannels:
     def _probe(self) -> None:
         self.connection.ping()
         self._push()
+        if self._still is not None:
+            for channel in list(self._channels.values()):
+                if channel.inbox.still_s > self._limits.still_s:
+                    self._still(channel)
 
     def _take_in(self, event: spdy.Event) -> None:
         match event:

@@ -16,13 +16,14 @@ class Tasks:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something beside; a client that goes away in the middle of it is no failure."""
         # The task is made of the work itself: one of a coroutine around it, cancelled before its first step,
         # would leave the work without anybody to end it.
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     async def cancel(self) -> None:
         """End all that is left."""

@@ -32,6 +32,10 @@ class WebSocketChannel:
     async def finish(self) -> None:
         """Nothing: a channel ends with the WebSocket."""
 
+    def ignore(self) -> None:
+        """Drop what is here and what still comes. Idempotent."""
+        self.inbox.ignore()
+
 
 class WebSocketChannels:
     """All channels of one client.

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from shim.streaming import inbox
 from shim.streaming.limits import Limits
 from shim.streaming.server import Settings, StreamingServer
 from tests.integration.streaming.clients import (
@@ -27,6 +28,7 @@ from tests.integration.streaming.clients import (
 from tests.integration.streaming.conftest import Programs, settled
 
 NAME = "portforward.k8s.io"
+FLOOD = 32 << 20
 
 
 async def connect(server: StreamingServer, transport: str) -> SpdyClient:
@@ -270,6 +272,82 @@ async def test_a_slow_connection_hinders_none_of_another_client(
     stuck.close()
 
 
+@pytest.mark.parametrize("transport", ["spdy", "tunnel"])
+async def test_what_is_sent_to_a_connection_that_is_over_holds_up_none(
+    server: StreamingServer, echo_port: int, transport: str
+) -> None:
+    client = await connect(server, transport)
+    _, other = await pair(client, echo_port, 1)
+    error, refused = await pair(client, free_port(), 2)
+    assert b"refused" in await error.read_all()
+    with suppress(KeyError):
+        await asyncio.wait_for(_flood(refused), 20)
+    await other.write(b"still here")
+    assert await other.read_until(b"still here")
+    await client.close()
+
+
+async def test_what_is_sent_to_a_port_that_is_over_holds_up_no_other_of_a_websocket(
+    server: StreamingServer, echo_port: int
+) -> None:
+    url = server.port_forward_url("s", (echo_port, free_port()))
+    client = await websocket_client(url, "v4.channel.k8s.io")
+    received = b""
+    while b"refused" not in received:
+        received = await client.receive()  # type: ignore[assignment]
+    for _ in range(FLOOD // 32768):
+        await asyncio.wait_for(client.send(b"\2" + bytes(32768)), 20)
+    await client.send(b"\0still here")
+    async with asyncio.timeout(20):
+        while b"still here" not in received:
+            received = await client.receive()  # type: ignore[assignment]
+    await client.close()
+
+
+@pytest.mark.parametrize("transport", ["spdy", "tunnel"])
+async def test_a_connection_that_stands_still_holds_up_others_for_a_while_only(
+    start_server: Callable[..., Any], echo_port: int, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client keeps no windows, so all wait behind it, until it is broken off, without a word."""
+    monkeypatch.setattr(inbox, "_PROBE_S", 0.05)
+    server = await start_server(Settings(limits=Limits(still_s=0.3)))
+    stuck = socket.create_server(("127.0.0.1", 0))
+    client = await connect(server, transport)
+    _, other = await pair(client, echo_port, 1)
+    error, blocked = await pair(client, stuck.getsockname()[1], 2)
+    flood = asyncio.ensure_future(_flood(blocked))
+    await settled(lambda: blocked.broken, 20)
+    with suppress(KeyError):  # its stream is gone
+        await flood
+    await other.write(b"still here")
+    assert await other.read_until(b"still here")
+    assert await error.read_all() == b""
+    await client.close()
+    stuck.close()
+
+
+async def test_a_connection_that_stands_still_alone_may_take_its_time(
+    start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "_PROBE_S", 0.02)
+    server = await start_server(Settings(limits=Limits(still_s=0.02)))
+    slow = socket.create_server(("127.0.0.1", 0))
+    client = await connect(server, "spdy")
+    _, data = await pair(client, slow.getsockname()[1], 1)
+    flood = asyncio.ensure_future(_flood(data))
+    await asyncio.sleep(0.5)
+    assert not flood.done()
+    sock, _ = await asyncio.to_thread(slow.accept)
+    with sock:
+        got = 0
+        while got < FLOOD:
+            got += len(await asyncio.to_thread(sock.recv, 1 << 20))
+    await flood
+    assert not data.broken
+    await client.close()
+    slow.close()
+
+
 async def test_clients_that_are_cut_leave_nothing(server: StreamingServer, echo_port: int) -> None:
     """The fixture sees what is left."""
     chance = random.Random(4)  # noqa: S311
@@ -292,3 +370,9 @@ async def _busy(client: SpdyClient, port: int, request: int) -> None:
         while True:
             await data.write(bytes(10_000))
             await data.read()
+
+
+async def _flood(stream: Stream) -> None:
+    """Send more than all buffers take, in frames as kubectl's."""
+    for _ in range(FLOOD // 32768):
+        await stream.write(bytes(32768))

@@ -94,3 +94,14 @@ async def test_whoever_waits_for_room_looks_for_signs_of_life(monkeypatch: pytes
 
     with pytest.raises(ConnectionError):
         await intake.room(gone)
+
+
+async def test_an_inbox_stands_still_only_when_it_is_full() -> None:
+    box = Inbox(Intake())
+    box.put(bytes(MOST_BYTES))
+    assert box.still_s == 0
+    box.put(b"x")
+    await asyncio.sleep(0.01)
+    assert box.still_s > 0
+    await box.take()
+    assert box.still_s == 0

@@ -19,7 +19,7 @@ def _run(*failures: type[Exception]) -> None:
     async def run() -> None:
         tasks = Tasks()
         for failure in failures:
-            tasks.start(fail(failure))
+            _ = tasks.start(fail(failure))
         while tasks._tasks:
             await asyncio.sleep(0)
 
@@ -30,7 +30,7 @@ def test_work_that_is_cancelled_before_its_first_step_is_no_warning() -> None:
     async def run() -> None:
         tasks = Tasks()
         for name in ("one", "two"):
-            tasks.start(_nothing(name))
+            _ = tasks.start(_nothing(name))
         await tasks.cancel()
         assert tasks._tasks == set()
 
