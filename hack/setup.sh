@@ -42,8 +42,12 @@ python_at_least_311() {
 }
 
 # venv DIR PIP-ARGUMENT...: a virtual environment with these installed; made anew when pyproject.toml,
-# the protocol or the arguments changed.
+# the protocol or the arguments changed. One script makes it, those that are started meanwhile wait for that.
 venv() {
+  (flock 9 && _venv "$@") 9>"$1.lock" || exit 1
+}
+
+_venv() {
   local dir=$1; shift
   local stamp
   stamp=$(cat "$here/pyproject.toml" "$here"/setup.py "$here"/proto/*/*/* "$here"/proto/* 2>/dev/null | sha256sum; echo "$*")
@@ -52,7 +56,7 @@ venv() {
   python=$(python_at_least_311) || exit 1
   say "making the virtual environment $dir"
   rm -rf "$dir"
-  "$python" -m venv "$dir" || die "cannot make a virtual environment with $python"
-  "$dir/bin/pip" install -q --disable-pip-version-check "$@" || die "pip cannot install $*: is PyPI reachable?"
+  "$python" -m venv "$dir" 9>&- || die "cannot make a virtual environment with $python"
+  "$dir/bin/pip" install -q --disable-pip-version-check "$@" 9>&- || die "pip cannot install $*: is PyPI reachable?"
   printf '%s\n' "$stamp" >"$dir/.stamp"
 }

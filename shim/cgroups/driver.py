@@ -86,9 +86,14 @@ class CgroupfsDriver:
 
         Raises:
             InvalidArgument: a limit makes no sense. KernelError: the kernel refuses, or the cgroup is gone.
+            Unavailable: systemd does not answer.
         """
         path = own(path)
-        limits.replace(self._hierarchy, path, self._plan(resources, self._memory_now(path)))
+        writes = self._plan(resources, self._memory_now(path))
+        limits.replace(self._hierarchy, path, writes, lambda: self._tell(path, resources))
+
+    def _tell(self, path: str, resources: Resources) -> None:
+        """Tell of new limits whoever else would write the old ones again: nobody."""
 
     def check(self, resources: Resources) -> None:
         """Check what can be told without a cgroup. Pure.

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from shim.cgroups.hierarchy import Hierarchy
@@ -43,16 +43,26 @@ def apply(h: Hierarchy, path: str, writes: Iterable[Write]) -> None:
         _write(h, path, write)
 
 
-def replace(h: Hierarchy, path: str, writes: Iterable[Write]) -> None:
+def replace(
+    h: Hierarchy, path: str, writes: Iterable[Write], tell: Callable[[], None] = lambda: None
+) -> None:
     """Write limits in order; if one is refused, those written before get back the values that they had.
 
+    Args:
+        h: where cgroups are.
+        path: of the cgroup.
+        writes: what to write.
+        tell: tells somebody else of it; where that fails, too, nothing has changed.
+
     Raises:
-        InvalidArgument, FailedPrecondition, KernelError: as ``apply``; nothing has changed then.
+        InvalidArgument, FailedPrecondition, KernelError: as ``apply``, or what ``tell`` raises; nothing has
+            changed then.
     """
     writes = list(writes)
     before = [(write, _read(h, path, write)) for write in writes]
     try:
         apply(h, path, writes)
+        tell()
     except BaseException:
         # The other way round: what could not be lowered before another was can be raised after it.
         for (controller, name, _), value in reversed(before):

@@ -143,14 +143,12 @@ class SystemdDriver(CgroupfsDriver):
         if placeholder is not None:
             placeholder.end()
 
-    def update(self, path: str, resources: Resources) -> None:
-        """Change the limits that ``resources`` gives: all of them, or none.
+    def _tell(self, path: str, resources: Resources) -> None:
+        """Tell systemd, which would undo the new limits at the next daemon-reload.
 
         Raises:
-            InvalidArgument: a limit makes no sense. KernelError: the kernel refuses, or the cgroup is gone.
-            Unavailable: systemd does not answer; it would undo the new limits at the next daemon-reload.
+            Unavailable: it does not answer.
         """
-        super().update(path, resources)
         limits = properties.plan_limits(self._plan(resources, None))
         if limits and _is_scope(path):
             with contextlib.suppress(NotFound):  # the container has just ended
