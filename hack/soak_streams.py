@@ -29,6 +29,7 @@ from shim.model.streams import StreamOptions
 from tests.integration.streaming import clients, sessions
 
 SETTLE_S = 30.0
+IDLE = {"processes in the pod": 1, "cgroups of execs": 0}
 
 
 class Node:
@@ -166,7 +167,7 @@ async def run(options: argparse.Namespace, node: Node) -> bool:
     chance = random.Random(options.seed)
     clients.PATIENCE_S = 60.0
     await sessions.many(node, 40, chance)  # modules, buffers and threads that come once
-    await settled(node, dict.fromkeys(node.has(), 0) | {"processes in the pod": 1})
+    await settled(node, {"descriptors": sys.maxsize, "threads": sys.maxsize, **IDLE})
     before = node.has()
     print(f"before: {before}, {pss_mib(node.runtime.path):.1f} MiB")
     good = True

@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from shim.errors import ResourceExhausted
+from shim.daemon import wiring
+from shim.daemon.config import Config, StreamingConfig
+from shim.errors import FailedPrecondition, ResourceExhausted
 from shim.model.streams import StreamOptions
 from shim.streaming import spdy_frames, tokens
 from shim.streaming.limits import Limits
@@ -282,10 +284,10 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 
 
 async def test_tls(start_server: Callable[..., Any], certificate: tuple[Path, Path]) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    trusting = ssl.create_default_context(cafile=str(certificate[0]))
-    server = await start_server(Settings(tls=context))
+    cert, key = map(str, certificate)
+    trusting = ssl.create_default_context(cafile=cert)
+    config = Config(streaming=StreamingConfig(tls_cert=cert, tls_key=key))
+    server = await start_server(wiring.streaming_settings(config))
     url = server.exec_url("c", ("cat",), ALL)
     assert url.startswith("https://127.0.0.1:")
     client = await spdy_client(url, V4, tls=trusting)
@@ -303,6 +305,29 @@ async def test_tls(start_server: Callable[..., Any], certificate: tuple[Path, Pa
     )
     assert (await socket.collect())[1] == b"x\n"
     await socket.close()
+
+
+def test_a_certificate_that_cannot_be_used_is_named(certificate: tuple[Path, Path]) -> None:
+    cert, key = map(str, certificate)
+    for asked in (StreamingConfig(tls_cert=key, tls_key=cert), StreamingConfig(tls_cert=cert, tls_key="/no")):
+        with pytest.raises(FailedPrecondition, match="tls_cert"):
+            wiring.streaming_settings(Config(streaming=asked))
+
+
+async def test_without_tls_a_client_of_tls_is_sent_away_and_the_other_way_round(
+    start_server: Callable[..., Any], certificate: tuple[Path, Path], programs: Programs
+) -> None:
+    cert, key = map(str, certificate)
+    trusting = ssl.create_default_context(cafile=cert)
+    plain = await start_server()
+    secret = await start_server(
+        wiring.streaming_settings(Config(streaming=StreamingConfig(tls_cert=cert, tls_key=key)))
+    )
+    with pytest.raises((OSError, asyncio.IncompleteReadError)):
+        await request(plain.exec_url("c", ("true",), OUT), UPGRADE, tls=trusting)
+    with pytest.raises((OSError, asyncio.IncompleteReadError)):
+        await request(secret.exec_url("c", ("true",), OUT).replace("https:", "http:"), UPGRADE)
+    assert programs.sessions == []
 
 
 async def test_a_server_that_stops_ends_its_sessions(
