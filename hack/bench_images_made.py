@@ -27,19 +27,19 @@ _TYPES = "application/vnd.oci.image"
 def large(mib: int) -> list[bytes]:
     """Return compressed layers with so many MiB in files of some 2 MiB: half of it compresses well."""
     chance = random.Random(1)
+    return [large_of(chance, mib // LARGE_LAYERS) for _ in range(LARGE_LAYERS)]
+
+
+def large_of(chance: random.Random, mib: int) -> bytes:
+    """Return one compressed layer of large files."""
     words = [bytes(chance.choices(b"etaoinshrdlu", k=chance.randint(2, 9))) for _ in range(5000)]
-    layers = []
-    for number in range(LARGE_LAYERS):
-        left, files = (mib << 20) // LARGE_LAYERS, []
-        while left > 0:
-            size = min(left, chance.randint(1 << 20, 3 << 20))
-            text = b" ".join(chance.choices(words, k=size // 12 + 1))[: size // 2]
-            files.append(
-                (f"usr/lib/part{number}/file{len(files)}", text + chance.randbytes(size - len(text)))
-            )
-            left -= size
-        layers.append(_layer(files))
-    return layers
+    left, files, part = mib << 20, [], chance.randrange(1 << 20)
+    while left > 0:
+        size = min(left, chance.randint(1 << 20, 3 << 20))
+        text = b" ".join(chance.choices(words, k=size // 12 + 1))[: size // 2]
+        files.append((f"usr/lib/part{part}/file{len(files)}", text + chance.randbytes(size - len(text))))
+        left -= size
+    return _layer(files)
 
 
 def small_files(count: int) -> list[bytes]:

@@ -97,6 +97,7 @@ def _info(node: Node, network: NetworkCondition) -> dict[str, str]:
             "notes": list(network.notes),
             **node.networks.details(),
         },
+        "archives": {"failed": dict(node.images.failed_archives())},
         "pulls": [_pull(state) for state in node.images.pulls()],
         "counts": {
             "sandboxes": len(list(node.records.sandboxes())),

@@ -230,6 +230,13 @@ class ImageConfig:
     pinned: tuple[str, ...] = setting(
         (), "patterns of references that the kubelet must not collect, such as docker.io/library/*"
     )
+    watch_dir: str = setting(
+        "", "directory whose image archives are loaded at the start and when they appear; empty: none", _file
+    )
+    max_layer_bytes: int = setting(
+        256 << 30, "of a layer or archive when unpacked; a bomb stops there", _at_least(1 << 20)
+    )
+    max_layer_entries: int = setting(2_000_000, "files of a layer; a bomb stops there", _at_least(1000))
 
 
 @dataclass(frozen=True, slots=True)

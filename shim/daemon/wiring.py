@@ -166,6 +166,9 @@ def _image_settings(config: Config) -> image_settings.Settings:
         connect_timeout_s=registry.connect_timeout_s,
         stall_timeout_s=registry.stall_timeout_s,
         pinned=config.image.pinned,
+        watch_dir=config.image.watch_dir,
+        max_layer_bytes=config.image.max_layer_bytes,
+        max_entries=config.image.max_layer_entries,
     )
 
 

@@ -118,7 +118,7 @@ class Register:
             except OSError as error:
                 if error.errno not in NO_ROOM:
                     raise
-                await self._threads.run(self._collect_blobs)
+                await self._threads.run(self.collect_blobs)
                 raise ResourceExhausted(f"no space left on the device for images: {error}") from error
 
     def _store(self, record: Record, documents: Mapping[str, bytes], tag: str) -> Image:
@@ -134,7 +134,7 @@ class Register:
             return
         async with self._changing:
             await self._threads.run(self._catalog.remove, image.id)
-            await self._threads.run(self._collect_blobs)
+            await self._threads.run(self.collect_blobs)
         await self._threads.run(self.collect)
 
     def collect(self) -> None:
@@ -152,6 +152,7 @@ class Register:
         with self._removing:
             self._layers.empty_trash()
 
-    def _collect_blobs(self) -> None:
+    def collect_blobs(self) -> None:
+        """Remove documents that no image has. Blocking; while no image is being named."""
         needed = {name for record in self._catalog.records() for name in (record.id, *record.documents)}
         self._blobs.collect(needed)

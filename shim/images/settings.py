@@ -22,6 +22,7 @@ class Settings:
         connect_timeout_s: a registry that takes no connection for so long is not there.
         max_entries, max_layer_bytes: what one unpacked layer may have; bombs stop there.
         pinned: shell patterns of references that garbage collection must leave.
+        watch_dir: directory whose archives are loaded; empty for none.
     """
 
     config_paths: tuple[str, ...] = ("/etc/cri-shim/certs.d", "/etc/containerd/certs.d")
@@ -33,3 +34,4 @@ class Settings:
     max_entries: int = 2_000_000
     max_layer_bytes: int = 256 << 30
     pinned: tuple[str, ...] = ()
+    watch_dir: str = ""

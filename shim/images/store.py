@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from shim.errors import NotFound, ShimError
-from shim.images import export
+from shim.images import digest, export
 from shim.images.blobs import BlobStore
 from shim.images.catalog import Catalog
 from shim.images.connections import Connections
@@ -30,6 +30,7 @@ from shim.images.syncer import Syncer
 from shim.images.unclean import RunningMark
 from shim.images.unpackers import Unpackers
 from shim.images.verify import Verdict, Verifier
+from shim.images.watched import Watched
 from shim.kernel import filesystems, proc
 from shim.model.image import Auth, Image
 from shim.model.stats import FilesystemCapacity, FilesystemUsage
@@ -56,6 +57,7 @@ class ImageStore:
 
     def __init__(self, root: str, settings: Settings, quarantine: str = "", boot_id: str = "") -> None:
         self._root = root
+        self._settings = settings
         self._quarantine = quarantine or os.path.join(root, "quarantine")
         self._threads = Pool("images", 4)
         self._layers = LayerStore(root)
@@ -75,11 +77,19 @@ class ImageStore:
         self._loader = Loader(root, settings, self._threads, self._register)
         self._measurer = Measurer(self._snapshots, self._threads)
         self._verifier = Verifier(
-            self._catalog, self._layers, self._snapshots, self._unpackers, self._puller, self._threads
+            self._catalog,
+            self._layers,
+            self._snapshots,
+            self._unpackers,
+            self._puller,
+            self._register,
+            self._threads,
         )
         self._mark = RunningMark(root, boot_id or proc.boot_id())
         self._doubtful: list[str] | None = None
         self._checking: asyncio.Task[None] | None = None
+        self._watched = Watched(settings.watch_dir, root, self._loader, self._is_here, self._threads)
+        self._watching: asyncio.Task[None] | None = None
         self._measuring: asyncio.Task[None] | None = None
         self._cleaning: asyncio.Task[None] | None = None
 
@@ -94,6 +104,8 @@ class ImageStore:
         self._cleaning = asyncio.ensure_future(self._tidy_forever())
         self._measuring = asyncio.ensure_future(self._measurer.run_forever())
         self._checking = asyncio.ensure_future(self._check_doubtful())
+        if self._settings.watch_dir:
+            self._watching = asyncio.ensure_future(self._watched.run_forever())
 
     def _start(self) -> None:
         os.makedirs(self._root, mode=0o700, exist_ok=True)
@@ -108,13 +120,14 @@ class ImageStore:
                     "image %s has lost layers (%s, …), it is removed; pull it again", image.id, missing[0]
                 )
                 self._catalog.remove(image.id)
+        self._register.collect_blobs()
         since = self._mark.begin()
         if since is not None:
             self._doubtful = [id_ for id_ in self._layers.ids() if self._layers.unpacked_at(id_) >= since]
 
     async def close(self) -> None:
         """Stop what runs in the background and close connections."""
-        for task in (self._measuring, self._cleaning, self._checking):
+        for task in (self._measuring, self._cleaning, self._checking, self._watching):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
@@ -154,6 +167,16 @@ class ImageStore:
     def list(self) -> list[Image]:
         """Return all images that are not known to be damaged."""
         return [image for image in self._catalog.images() if self._layers.are_whole(image.chain_ids)]
+
+    def _is_here(self, id_: str) -> bool:
+        record = self._catalog.find(id_)
+        return record is not None and self._layers.are_whole(
+            digest.chain_ids(self._catalog.config(id_).diff_ids)
+        )
+
+    def failed_archives(self) -> Mapping[str, str]:
+        """Return why archives of the watched directory could not be loaded, by file name."""
+        return self._watched.failures()
 
     def verify(
         self, names: Sequence[str], *, repair: bool = False, auth: Auth | None = None
@@ -250,14 +273,11 @@ class ImageStore:
                 "the machine went down without warning: %d layers are checked in the background",
                 len(self._doubtful),
             )
-        damaged = 0
-        for chain_id in self._doubtful:
-            try:
-                found = await self._verifier.check(chain_id)
-            except (ShimError, OSError) as error:
-                log.warning("layer %s cannot be checked, the next start tries again: %s", chain_id, error)
-                return
-            damaged += bool(found and found.problems)
+        try:
+            damaged = await self._verifier.check_all(self._doubtful)
+        except (ShimError, OSError) as error:
+            log.warning("layers cannot be checked, the next start tries again: %s", error)
+            return
         if self._doubtful:
             log.info("%d layers were checked, %d are damaged", len(self._doubtful), damaged)
         await self._threads.run(self._mark.settle)

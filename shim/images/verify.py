@@ -10,6 +10,7 @@ from shim.errors import NotFound, ShimError
 from shim.images.catalog import Catalog
 from shim.images.layers import LayerStore
 from shim.images.pull import Puller
+from shim.images.register import Register
 from shim.images.snapshots import Snapshots
 from shim.images.unpackers import Unpackers
 from shim.model.image import Auth, Image
@@ -50,6 +51,7 @@ class Verifier:
         snapshots: Snapshots,
         unpackers: Unpackers,
         puller: Puller,
+        register: Register,
         threads: Pool,
     ) -> None:
         self._catalog = catalog
@@ -57,6 +59,7 @@ class Verifier:
         self._snapshots = snapshots
         self._unpackers = unpackers
         self._puller = puller
+        self._register = register
         self._threads = threads
 
     async def verify(
@@ -71,12 +74,23 @@ class Verifier:
         """
         wanted = self._layers.ids() if images is None else [id_ for each in images for id_ in each.chain_ids]
         for chain_id in dict.fromkeys(wanted):
-            found = await self.check(chain_id)
+            found = await self._check(chain_id)
             if found is None:
                 continue
             yield await self._repair(found, auth) if repair and found.problems else found
+        await self._threads.run(self._register.collect)
 
-    async def check(self, chain_id: str) -> Verdict | None:
+    async def check_all(self, chain_ids: Sequence[str]) -> int:
+        """Check layers; return how many are damaged."""
+        damaged = 0
+        for chain_id in chain_ids:
+            found = await self._check(chain_id)
+            damaged += bool(found and found.problems)
+        # While a layer was looked at it could not be removed, though nobody may need it.
+        await self._threads.run(self._register.collect)
+        return damaged
+
+    async def _check(self, chain_id: str) -> Verdict | None:
         """Check one layer and mark it if it is damaged; None if it is gone meanwhile."""
         with self._layers.lease((chain_id,)):
             try:

@@ -150,6 +150,9 @@ class Images(Protocol):
     async def load(self, path: str, name: str = "", *, pinned: bool = False) -> Sequence[Image]:
         """Take in an archive."""
 
+    def failed_archives(self) -> Mapping[str, str]:
+        """Return why archives of the watched directory could not be loaded, by file name."""
+
     def verify(
         self, names: Sequence[str], *, repair: bool = False, auth: Auth | None = None
     ) -> AsyncIterator[Verdict]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -24,6 +26,8 @@ PACKERS = {
     "plain": lambda data: data,
     "gzip": lambda data: gzip.compress(data, 1),
     "zstd": lambda data: zstandard.ZstdCompressor(level=1).compress(data),
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
 }
 
 

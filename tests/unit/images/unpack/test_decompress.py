@@ -1,6 +1,8 @@
+import bz2
 import gzip
 import hashlib
 import io
+import lzma
 
 import pytest
 import zstandard
@@ -23,6 +25,10 @@ def packed(data: bytes) -> dict[str, bytes]:
         "zstd": zstd.compress(data),
         "zstd of two frames": zstd.compress(data[:half]) + SKIPPABLE + zstd.compress(data[half:]),
         "zstd that begins with a skippable frame": SKIPPABLE + zstd.compress(data),
+        "xz": lzma.compress(data),
+        "xz of two streams": lzma.compress(data[:half]) + lzma.compress(data[half:]),
+        "bzip2": bz2.compress(data),
+        "bzip2 of two streams": bz2.compress(data[:half]) + bz2.compress(data[half:]),
     }
 
 
@@ -33,7 +39,7 @@ def test_every_form_gives_the_plain_bytes_in_bounded_pieces(form: str) -> None:
     assert max(map(len, pieces)) <= decompress.CHUNK
 
 
-@pytest.mark.parametrize("form", ["gzip", "zstd"])
+@pytest.mark.parametrize("form", ["gzip", "zstd", "xz", "bzip2"])
 def test_damage_is_found(form: str) -> None:
     data = packed(PLAIN)[form]
     flipped = bytearray(data)
