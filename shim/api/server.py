@@ -22,6 +22,7 @@ from shim.api.image_files import ImageFiles
 from shim.api.numbers import Numbers
 from shim.api.observers import timeline_observer
 from shim.api.registry import generic_handler
+from shim.api.registry_tools import RegistryTools
 from shim.api.runtime import RuntimeService
 from shim.api.status import StatusInterceptor
 from shim.api.streaming import StreamingServer
@@ -70,6 +71,7 @@ class Server:
             "RuntimeService": (api_pb2, RuntimeService(node, streaming), Numbers(node)),
             "ImageService": (api_pb2, ImageService(node)),
             "Images": (images_pb2, self._files),
+            "Registry": (images_pb2, RegistryTools(node)),
             "Timeline": (timeline_pb2, TimelineService(node)),
         }
         for name, (proto, *servants) in services.items():

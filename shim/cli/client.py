@@ -52,6 +52,7 @@ class Client:
         self.runtime = Stub(channel, api_pb2, "RuntimeService")
         self.image = Stub(channel, api_pb2, "ImageService")
         self.files = Stub(channel, images_pb2, "Images")
+        self.registry = Stub(channel, images_pb2, "Registry")
         self.timeline = Stub(channel, timeline_pb2, "Timeline")
 
 

@@ -24,8 +24,7 @@ def command() -> None:
 
 @command.command("pull")
 @options.endpoint
-@click.option("--username", help="For a registry that asks for one.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@options.login
 @click.argument("reference")
 def pull(socket: str, username: str | None, password_stdin: bool, reference: str) -> None:
     """Fetch an image from its registry."""

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "config": ("shim.cli.cmd_config", "Print or check the configuration."),
     "doctor": ("shim.cli.cmd_doctor", "Tell what this host lacks, and what to do."),
     "image": ("shim.cli.cmd_image", "Pull, load, save, list, inspect and remove images."),
+    "registry": ("shim.cli.cmd_registry", "Tell which registries a pull asks, and try them."),
     "why": ("shim.cli.cmd_why", "Tell what has happened to a pod, container or image, and why."),
     "top": ("shim.cli.cmd_top", "Show pods and containers by what they use."),
     "version": ("shim.cli.cmd_version", "Print the version of this program, and of the daemon if it runs."),

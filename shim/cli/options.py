@@ -51,6 +51,14 @@ def load(config: str | None, settings: tuple[str, ...], **flags: str | None) -> 
     return config_files.load(config, given)
 
 
+def login(function: F) -> F:
+    """Add --username and --password-stdin, for a registry."""
+    function = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")(
+        function
+    )
+    return click.option("--username", help="For a registry that asks for one.")(function)
+
+
 def endpoint(function: F) -> F:
     """Add --socket for clients; without it the socket is the configuration's."""
     return click.option(

@@ -62,6 +62,7 @@ class Session:
         auth: the caller's credentials, None for anonymous.
         hosts_: the hosts to ask, in order.
         trace: hears of connections as they are made; None: nobody does.
+        attempts: how often a host is asked that fails for a while.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class Session:
         auth: Auth | None,
         hosts_: tuple[hosts.Host, ...],
         trace: Trace | None = None,
+        attempts: int = failures.ATTEMPTS,
     ) -> None:
         self._connections = shared.connections
         self._counters = shared.counters
         self._reference = reference
+        self._attempts = attempts
         self._hosts = hosts_
         self._exchange = Exchange(shared, reference.path, auth, trace)
         self._givers: dict[str, set[str]] = {}  # digest -> hosts whose bytes the try under way has
@@ -148,7 +151,7 @@ class Session:
         be wrong, tell ``blame``.
         """
         done = renewed = 0
-        patience = Patience()
+        patience = Patience(self._attempts)
         self._givers[descriptor.digest] = set()
         failure: HostFailed | None = None
         while True:
@@ -241,7 +244,7 @@ class Session:
         return Lied(text)
 
     async def _fetch(self, name: str, want: str, declared: str, capability: str, what: str) -> Document:
-        patience = Patience()
+        patience = Patience(self._attempts)
         failure: HostFailed | None = None
         while True:
             is_retry, failure = failure is not None, None

@@ -10,17 +10,19 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from shim.errors import NotFound, ShimError
-from shim.images import digest, export
+from shim.images import digest, explain, export
 from shim.images.blobs import BlobStore
 from shim.images.catalog import Catalog
 from shim.images.connections import Connections
 from shim.images.counters import Counters
 from shim.images.credentials import Keychain
 from shim.images.exchange import Shared
+from shim.images.explain import Explanation
 from shim.images.ingest import Ingest, out_of_room
 from shim.images.layers import LayerStore
 from shim.images.load import Loader
 from shim.images.measuring import Measurer
+from shim.images.probe import Step, probe
 from shim.images.progress import PullState, Report
 from shim.images.pull import Puller
 from shim.images.register import Register
@@ -72,8 +74,9 @@ class ImageStore:
             self._catalog, self._layers, self._blobs, self._snapshots, ingest, self._threads
         )
         self._snapshots.on_release(self._register.collect)
-        shared = Shared(self._connections, self._keychain, Counters())
-        self._puller = Puller(settings, shared, self._threads, self._register)
+        self._settings = settings
+        self._shared = Shared(self._connections, self._keychain, Counters())
+        self._puller = Puller(settings, self._shared, self._threads, self._register)
         self._loader = Loader(root, settings, self._threads, self._register)
         self._measurer = Measurer(self._snapshots, self._threads)
         self._verifier = Verifier(
@@ -147,6 +150,14 @@ class ImageStore:
     def pulls(self) -> Sequence[PullState]:
         """Return how far each pull under way is."""
         return self._puller.under_way()
+
+    async def explain(self, reference: str, auth: Auth | None) -> Explanation:
+        """Return which hosts a pull would ask, and why; see ``explain.explain``."""
+        return await explain.explain(self._settings, self._shared, self._threads, reference, auth)
+
+    def probe(self, reference: str, auth: Auth | None) -> AsyncIterator[Step]:
+        """Try a pull host by host and yield the time of its steps; see ``probe.probe``."""
+        return probe(self._settings, self._shared, self._threads, reference, auth)
 
     @property
     def counters(self) -> Counters:

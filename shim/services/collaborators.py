@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from shim.images.counters import Counters
+from shim.images.explain import Explanation
+from shim.images.probe import Step
 from shim.images.progress import PullState, Report
 from shim.images.verify import Verdict
 from shim.model.cgroup import DeviceRule, Place
@@ -136,6 +138,12 @@ class Images(Protocol):
 
     def pulls(self) -> Sequence[PullState]:
         """Return how far each pull under way is."""
+
+    async def explain(self, reference: str, auth: Auth | None) -> Explanation:
+        """Return which hosts a pull would ask, and why."""
+
+    def probe(self, reference: str, auth: Auth | None) -> AsyncIterator[Step]:
+        """Try a pull host by host and yield the time of its steps."""
 
     @property
     def counters(self) -> Counters:
