@@ -499,6 +499,34 @@ def refuse(daemon: Any, pod: tuple[str, cri.PodSandboxConfig], bad: Bad) -> None
     assert (code, [word for word in bad.words if word not in text]) == (bad.code, []), (str(bad), text)
 
 
+def test_no_update_with_a_bad_limit(daemon: Any, pod: tuple[str, cri.PodSandboxConfig]) -> None:
+    id_ = daemon.run(pod)
+    before = daemon.status(id_).resources
+    container, sandbox = cri.ContainerConfig(), cri.PodSandboxConfig()
+    tried = 0
+    for bad in resources("resources", pod=False):
+        container.Clear()
+        bad.spoil(container)
+        request = cri.UpdateContainerResourcesRequest(container_id=id_, linux=container.linux.resources)
+        code, text = refusal(lambda request=request: daemon.runtime.UpdateContainerResources(request))
+        words = [word.removeprefix("resources.") for word in bad.words]
+        assert (code, [word for word in words if word not in text]) == (bad.code, []), (str(bad), text)
+        tried += 1
+    for bad in resources("resources", pod=True):
+        sandbox.Clear()
+        bad.spoil(sandbox)
+        update = cri.UpdatePodSandboxResourcesRequest(
+            pod_sandbox_id=pod[0], resources=sandbox.linux.resources
+        )
+        code, text = refusal(lambda update=update: daemon.runtime.UpdatePodSandboxResources(update))
+        assert (code, [word for word in bad.words if word not in text]) == (bad.code, []), (str(bad), text)
+        tried += 1
+    assert tried > 60
+    assert daemon.status(id_).resources == before
+    daemon.stop(id_)
+    daemon.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=id_))
+
+
 def test_a_target_of_another_pod_or_one_that_does_not_run(
     daemon: Any, pod: tuple[str, cri.PodSandboxConfig]
 ) -> None:
