@@ -125,6 +125,7 @@ class CgroupfsDriver:
 
     def remove(self, path: str) -> None:
         """Remove a cgroup with those below it, and parents of ours that nothing is left in. Idempotent."""
+        killing.thaw(self._hierarchy, own(path))
         tree.remove(self._hierarchy, own(path))
 
     def remove_unknown(self, known: frozenset[str]) -> None:

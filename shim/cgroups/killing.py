@@ -23,6 +23,23 @@ def kill(h: Hierarchy, path: str) -> None:
         Unavailable: new ones appeared faster than they could be killed. KernelError: the kernel refuses.
     """
     kill_directory(h.unified + path)
+    thaw(h, path)
+
+
+def thaw(h: Hierarchy, path: str) -> None:
+    """Thaw a cgroup and those below it: a process that version 1 keeps frozen does not die. Idempotent.
+
+    Nobody here freezes any, but a container that may write its cgroup can.
+    """
+    top = h.directory("freezer", path) if h.v1 else None
+    if top is None:
+        return
+    for each in tree.descendants(top):
+        try:
+            cgroupfs.write(os.path.join(each, "freezer.state"), "THAWED")
+        except KernelError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
 
 
 def kill_directory(directory: str) -> None:

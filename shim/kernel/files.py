@@ -51,6 +51,30 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600, d
         fsync_dir(directory or ".")
 
 
+def overwrite(path: str, data: bytes, filler: bytes) -> None:
+    """Write over a file's content, in the room that it has.
+
+    Args:
+        path: the file.
+        data: the new content.
+        filler: one byte, repeated after it up to the length of the old content.
+
+    Raises:
+        KernelError: the content is as it was, but for zeros at its end where room for more was missing.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            before = os.fstat(fd).st_size
+            if len(data) > before:
+                os.posix_fallocate(fd, 0, len(data))
+            write_all(fd, data.ljust(before, filler))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise KernelError("write", error.errno or errno.EIO, path) from error
+
+
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     """Write everything, however many write(2) calls it takes."""
     done = os.write(fd, data)

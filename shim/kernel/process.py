@@ -23,8 +23,12 @@ _PR_SET_KEEPCAPS: Final = 8
 _PR_SET_NAME: Final = 15
 _PR_GET_SECUREBITS: Final = 27
 _PR_SET_SECUREBITS: Final = 28
+_PR_SET_TIMERSLACK: Final = 29
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_SET_THP_DISABLE: Final = 41
+_TIMER_SLACK_NS: Final = 50_000  # of the first process of every machine
+_IOPRIO_WHO_PROCESS: Final = 1
 _SIGACTION_BYTES: Final = 32
 _SIGSET_BYTES: Final = 8
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
@@ -165,6 +169,20 @@ def reset_securebits() -> None:
     zero = ctypes.c_ulong(0)
     if libc.libc.prctl(_PR_GET_SECUREBITS, zero, zero, zero, zero):
         _prctl(_PR_SET_SECUREBITS, 0)
+
+
+def reset_scheduling() -> None:
+    """Give this process the scheduling class, I/O priority, timer slack and personality of a fresh one.
+
+    A service manager may have started the daemon with others, and execve keeps them. What the kernel was built
+    without stays.
+    """
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    libc.syscall(libc.SYS_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, 0)
+    libc.libc.personality(ctypes.c_ulong(0))
+    zero = ctypes.c_ulong(0)
+    for option, value in ((_PR_SET_TIMERSLACK, _TIMER_SLACK_NS), (_PR_SET_THP_DISABLE, 0)):
+        libc.libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero)
 
 
 def reset_signal(number: int) -> None:

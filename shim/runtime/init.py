@@ -85,6 +85,7 @@ def warm() -> None:
     Runs in: a fork of the supervisor, before it has a plan.
     """
     os.umask(0o022)
+    process.reset_scheduling()
     for number in _OF_THE_C_LIBRARY:
         process.reset_signal(number)
     forbid_imports()

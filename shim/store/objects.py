@@ -93,7 +93,7 @@ class ObjectStore(Generic[Spec, Status]):
             NotFound: no such object. KernelError: the old status holds.
         """
         spec, _ = self.get(id_)
-        records.save(os.path.join(self._directory, id_, _STATUS), status)
+        records.replace(os.path.join(self._directory, id_, _STATUS), status)
         self._objects[id_] = (spec, status)
 
     def remove(self, id_: str) -> None:

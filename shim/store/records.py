@@ -7,14 +7,17 @@ never stops a daemon from starting.
 
 from __future__ import annotations
 
-from typing import TypeVar
+import errno
+from typing import Final, TypeVar
 
 import msgspec
 
-from shim.errors import Internal
+from shim.errors import Internal, KernelError
 from shim.kernel import files
 
 T = TypeVar("T")
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UnreadableRecord(Internal):
@@ -64,3 +67,21 @@ def save(path: str, record: object) -> None:
         KernelError: the old one is as it was.
     """
     files.write_atomic(path, encode(record))
+
+
+def replace(path: str, record: object) -> None:
+    """Do as ``save`` where there is a record already, also on a full disk.
+
+    A container that has filled the disk must be stopped and removed to make room, and both are written down.
+    Then the old file's own blocks take the new record, in one write.
+
+    Raises:
+        KernelError: not even that is possible; the old one is as it was.
+    """
+    data = encode(record)
+    try:
+        files.write_atomic(path, data)
+    except KernelError as error:
+        if error.errno not in _FULL:
+            raise
+        files.overwrite(path, data, filler=b"\n")

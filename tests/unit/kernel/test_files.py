@@ -79,3 +79,16 @@ def test_fd_path_reaches_a_name_below_a_descriptor(tmp_path: Path) -> None:
         assert os.path.samefile(files.fd_path(fd), tmp_path)
     finally:
         os.close(fd)
+
+
+def test_a_file_is_written_over_in_the_room_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"longer than that")
+    inode = path.stat().st_ino
+    files.overwrite(str(path), b"short", filler=b"\n")
+    assert path.read_bytes() == b"short" + b"\n" * 11
+    files.overwrite(str(path), b"longer than it ever was", filler=b"\n")
+    assert path.read_bytes() == b"longer than it ever was"
+    assert path.stat().st_ino == inode
+    with pytest.raises(KernelError):
+        files.overwrite(str(tmp_path / "none"), b"", filler=b"\n")
