@@ -174,8 +174,8 @@ def reset_securebits() -> None:
 def reset_scheduling() -> None:
     """Give this process the scheduling class, I/O priority, timer slack and personality of a fresh one.
 
-    A service manager may have started the daemon with others, and execve keeps them. What the kernel was built
-    without stays.
+    A service manager may have started the daemon with others, and execve keeps them. What the kernel was
+    built without stays.
     """
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     libc.syscall(libc.SYS_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, 0)

@@ -18,7 +18,7 @@ from tests.integration.socket import conftest as socket_conftest
 
 pytestmark = pytest.mark.root
 
-SECRET = "CRI_SHIM_TEST_SECRET"
+VARIABLE = "CRI_SHIM_TEST_ODD"
 RT_IGNORED, BLOCKED = (34, 40), (signal.SIGUSR1, signal.SIGUSR2, 36)
 EXPECTED = {
     "fd": ["0", "1", "2"],
@@ -65,7 +65,7 @@ def be_odd() -> None:
 def den() -> Iterator[Den]:
     """A daemon of its own: what is odd about it must not be in others."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(SECRET, "leaked")
+        patch.setenv(VARIABLE, "leaked")
         patch.setattr(socket_conftest.subprocess, "Popen", odd_popen(socket_conftest.subprocess.Popen))
         manager = contextlib.ExitStack()
         daemon = manager.enter_context(socket_conftest.running(socket_conftest.scratch_directory()))
@@ -100,7 +100,7 @@ def test_the_daemon_is_odd(den: Den, daemon: Any) -> None:
     assert os.sched_getscheduler(pid) == os.SCHED_BATCH
     assert {"77", "500"} <= set(os.listdir(f"/proc/{pid}/fd"))
     with open(f"/proc/{pid}/environ", "rb") as file:
-        assert SECRET.encode() in file.read()
+        assert VARIABLE.encode() in file.read()
 
 
 @pytest.mark.parametrize("user", [0, 1000])
