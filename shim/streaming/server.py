@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _CLOSE_S: Final = 5.0
 _TRIM_S: Final = 5.0  # from the end of a connection on; others may end until then
+_MANY: Final = 16  # connections that have ended: what they leave in cycles is worth a collection
 _READ_BYTES: Final = 512 * 1024
 
 
@@ -65,6 +67,7 @@ class StreamingServer:
         self._base = ""
         self._connections: set[asyncio.Task[None]] = set()
         self._trimming: asyncio.TimerHandle | None = None
+        self._uncollected = 0
 
     async def start(self) -> None:
         """Listen.
@@ -123,12 +126,20 @@ class StreamingServer:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._connections.discard(task)
+        self._uncollected += 1
         if self._trimming is None:
             self._trimming = asyncio.get_running_loop().call_later(_TRIM_S, self._trim)
 
     def _trim(self) -> None:
-        """Many large buffers are gone: without this their pages would stay in the daemon for good."""
+        """Many large buffers are gone: without this their pages would stay in the daemon for good.
+
+        The streams of asyncio refer to each other in circles, buffers included, and a daemon that makes few
+        objects collects them late.
+        """
         self._trimming = None
+        if self._uncollected >= _MANY:
+            self._uncollected = 0
+            gc.collect()
         memory.trim()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import ssl
@@ -18,7 +19,8 @@ from shim.daemon import wiring
 from shim.daemon.config import Config, StreamingConfig
 from shim.errors import FailedPrecondition, ResourceExhausted
 from shim.model.streams import StreamOptions
-from shim.streaming import spdy_frames, tokens
+from shim.streaming import server as server_module
+from shim.streaming import spdy_frames, tokens, wire
 from shim.streaming.limits import Limits
 from shim.streaming.server import Settings, StreamingServer
 from tests.integration.streaming.clients import (
@@ -382,6 +384,28 @@ async def test_clients_that_are_cut_at_any_point_leave_nothing(
     await settled(lambda: not server._connections, 30)
     assert len([link for link in descriptors().values() if "pipe" in link]) < 30
     assert json.dumps([session.closed for session in programs.sessions]).count("0") == 0
+
+
+async def test_what_many_connections_leave_in_circles_is_collected(
+    server: StreamingServer, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shim.streaming.server._TRIM_S", 0.05)
+
+    def left() -> int:
+        return sum(isinstance(each, wire.Tcp) for each in gc.get_objects())
+
+    gc.disable()
+    try:
+        for _ in range(20):
+            client = await spdy_client(server.exec_url("c", ("cat",), ALL), V4)
+            opening = asyncio.ensure_future(_open_and_write(client))
+            await asyncio.sleep(0.01)
+            opening.cancel()
+            client.cut()
+        await settled(lambda: not server._connections)
+        await settled(lambda: left() < server_module._MANY)
+    finally:
+        gc.enable()
 
 
 async def _open_and_write(client: Any) -> None:
