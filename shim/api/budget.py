@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from shim import errors
@@ -13,13 +12,13 @@ MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 LIST_BYTES: Final = 15 * 1024 * 1024
 
 
-def check_list(kind: str, pieces: Iterable[bytes], another: bytes) -> None:
-    """Check that a list can take ``another`` item.
+def check_list(kind: str, size: int, another: bytes) -> None:
+    """Check that a list of ``size`` bytes can take ``another`` item.
 
     Raises:
         ResourceExhausted: it would be too large for a message, and then no list call would work any more.
     """
-    size = len(another) + sum(map(len, pieces))
+    size += len(another)
     if size > LIST_BYTES:
         raise errors.ResourceExhausted(
             f"the list of {kind} would take {size} bytes with this one, and an answer has at most"

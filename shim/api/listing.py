@@ -58,6 +58,9 @@ class Listing(Generic[S, T]):
             kept.update(made)
         return [piece.data for piece in made.values()]
 
+    def __len__(self) -> int:
+        return len(self._pieces)
+
     def piece(self, spec: S, state: T) -> bytes:
         """Return the piece of one item, and keep it."""
         piece = self._pieces[spec.id] = self._piece(self._pieces, spec, state)

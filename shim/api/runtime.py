@@ -6,20 +6,17 @@ from typing import Any, Final
 
 import shim
 from shim._proto import api_pb2 as cri
-from shim.api import budget, timeline
+from shim.api import timeline, wire
 from shim.api.convert import check, info
-from shim.api.convert.container import decode_container_config, encode_container, encode_container_status
-from shim.api.convert.filters import decode_container_filter, decode_sandbox_filter
+from shim.api.convert.container import decode_container_config, encode_container_status
 from shim.api.convert.resources import decode_resources
-from shim.api.convert.sandbox import decode_sandbox_config, encode_sandbox, encode_sandbox_status
-from shim.api.listing import Listing
+from shim.api.convert.sandbox import decode_sandbox_config
+from shim.api.lists import Lists
 from shim.api.node_status import node_status
+from shim.api.statuses import Statuses
 from shim.api.streaming import Streaming, StreamingServer
-from shim.model.container import ContainerConfig, ContainerSpec, ContainerState
-from shim.model.sandbox import SandboxConfig, SandboxSpec, SandboxState
 from shim.services.containers.create import create_container
 from shim.services.containers.exec_sync import exec_sync
-from shim.services.containers.list import list_containers
 from shim.services.containers.remove import remove_container
 from shim.services.containers.reopen_log import reopen_container_log
 from shim.services.containers.start import start_container
@@ -33,21 +30,27 @@ from shim.services.sandboxes.run import run_pod_sandbox
 from shim.services.sandboxes.status import check_network, sandbox_status
 from shim.services.sandboxes.stop import stop_pod_sandbox
 from shim.services.sandboxes.update_resources import update_pod_sandbox_resources
-from shim.services.views import ContainerFilter, SandboxDetails, SandboxFilter
+from shim.services.views import SandboxDetails, SandboxFilter
 
 RUNTIME_NAME: Final = "cri-shim"
 KUBELET_VERSION: Final = "0.1.0"  # a kubelet compares it with its own, which never changed
 API_VERSION: Final = "v1"
 
+_STATUS: Final = 1  # fields of PodSandboxStatusResponse
+_CONTAINERS: Final = 3
+_TIMESTAMP: Final = 4
+
 
 class RuntimeService:
     """The methods of the CRI's RuntimeService; one that is missing here answers UNIMPLEMENTED."""
 
-    def __init__(self, node: Node, streaming: StreamingServer | None = None) -> None:
+    def __init__(
+        self, node: Node, lists: Lists, statuses: Statuses, streaming: StreamingServer | None = None
+    ) -> None:
         self._node = node
+        self._lists = lists
+        self._statuses = statuses
         self._streaming = Streaming(node, streaming)
-        self._sandboxes = Listing[SandboxSpec, SandboxState](_sandbox_piece)
-        self._containers = Listing[ContainerSpec, ContainerState](_container_piece)
 
     # Sandboxes
 
@@ -56,7 +59,7 @@ class RuntimeService:
     ) -> cri.RunPodSandboxResponse:
         """Make a sandbox."""
         config = decode_sandbox_config(request.config)
-        self._check_sandbox_list(config)
+        self._lists.check_sandbox(config)
         id_ = await run_pod_sandbox(self._node, config, request.runtime_handler)
         return cri.RunPodSandboxResponse(pod_sandbox_id=id_)
 
@@ -74,21 +77,20 @@ class RuntimeService:
         await remove_pod_sandbox(self._node, check.given(request.pod_sandbox_id, "pod_sandbox_id"))
         return cri.RemovePodSandboxResponse()
 
-    async def pod_sandbox_status(
-        self, request: cri.PodSandboxStatusRequest, _context: Any
-    ) -> cri.PodSandboxStatusResponse:
-        """Tell about a sandbox; to a person also whether its network is in order."""
-        details = sandbox_status(self._node, check.given(request.pod_sandbox_id, "pod_sandbox_id"))
-        return cri.PodSandboxStatusResponse(
-            status=encode_sandbox_status(details.sandbox),
-            info=await self._sandbox_info(details) if request.verbose else None,
-        )
-
-    async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, _context: Any) -> bytes:
-        """List sandboxes."""
-        views = list_sandboxes(self._node, decode_sandbox_filter(request.filter))
-        items = [(view.spec, view.state) for view in views]
-        return b"".join(self._sandboxes.pieces(items, whole=not request.HasField("filter")))
+    async def pod_sandbox_status(self, request: cri.PodSandboxStatusRequest, _context: Any) -> bytes:
+        """Tell about a sandbox and its containers; to a person also whether its network is in order."""
+        id_ = check.given(request.pod_sandbox_id, "pod_sandbox_id")
+        verbose = cri.PodSandboxStatusResponse()
+        if request.verbose:
+            verbose.info.update(await self._sandbox_info(sandbox_status(self._node, id_)))
+        details = sandbox_status(self._node, id_)
+        parts = [
+            wire.data(_STATUS, self._statuses.sandbox(details.sandbox)),
+            *(wire.data(_CONTAINERS, each) for each in self._statuses.containers(details.containers)),
+            wire.number(_TIMESTAMP, self._node.records.events.now_ns()),
+            verbose.SerializeToString(),
+        ]
+        return b"".join(parts)
 
     async def update_pod_sandbox_resources(
         self, request: cri.UpdatePodSandboxResourcesRequest, _context: Any
@@ -113,7 +115,7 @@ class RuntimeService:
         sandbox = None
         if request.HasField("sandbox_config"):
             sandbox = decode_sandbox_config(request.sandbox_config)
-        self._check_container_list(config)
+        self._lists.check_container(config)
         id_ = await create_container(self._node, sandbox_id, config, sandbox)
         return cri.CreateContainerResponse(container_id=id_)
 
@@ -137,12 +139,6 @@ class RuntimeService:
         """Remove a container."""
         await remove_container(self._node, check.given(request.container_id, "container_id"))
         return cri.RemoveContainerResponse()
-
-    async def list_containers(self, request: cri.ListContainersRequest, _context: Any) -> bytes:
-        """List containers."""
-        views = list_containers(self._node, decode_container_filter(request.filter))
-        items = [(view.spec, view.state) for view in views]
-        return b"".join(self._containers.pieces(items, whole=not request.HasField("filter")))
 
     async def container_status(
         self, request: cri.ContainerStatusRequest, _context: Any
@@ -231,25 +227,3 @@ class RuntimeService:
     async def _sandbox_info(self, details: SandboxDetails) -> dict[str, str]:
         network_check = await check_network(self._node, details.sandbox)
         return info.sandbox_info(details, timeline.plain(self._node, details.sandbox.spec.id), network_check)
-
-    # Lists stay within a message
-
-    def _check_sandbox_list(self, config: SandboxConfig) -> None:
-        views = list_sandboxes(self._node, SandboxFilter())
-        pieces = self._sandboxes.pieces([(view.spec, view.state) for view in views], whole=True)
-        another = cri.PodSandbox(labels=config.labels, annotations=config.annotations)
-        budget.check_list("sandboxes", pieces, another.SerializeToString())
-
-    def _check_container_list(self, config: ContainerConfig) -> None:
-        views = list_containers(self._node, ContainerFilter())
-        pieces = self._containers.pieces([(view.spec, view.state) for view in views], whole=True)
-        another = cri.Container(labels=config.labels, annotations=config.annotations)
-        budget.check_list("containers", pieces, another.SerializeToString())
-
-
-def _sandbox_piece(spec: SandboxSpec, state: SandboxState) -> bytes:
-    return cri.ListPodSandboxResponse(items=[encode_sandbox(spec, state)]).SerializeToString()
-
-
-def _container_piece(spec: ContainerSpec, state: ContainerState) -> bytes:
-    return cri.ListContainersResponse(containers=[encode_container(spec, state)]).SerializeToString()

@@ -17,14 +17,17 @@ from shim import errors
 from shim._proto import api_pb2, images_pb2, timeline_pb2
 from shim.api import budget
 from shim.api.calls import Observer
+from shim.api.events import EventStreams
 from shim.api.image import ImageService
 from shim.api.image_files import ImageFiles
+from shim.api.lists import Lists
 from shim.api.numbers import Numbers
 from shim.api.observers import timeline_observer
 from shim.api.registry import generic_handler
 from shim.api.registry_tools import RegistryTools
 from shim.api.runtime import RuntimeService
 from shim.api.status import StatusInterceptor
+from shim.api.statuses import Statuses
 from shim.api.streaming import StreamingServer
 from shim.api.timeline import TimelineService
 from shim.services.node import Node
@@ -63,12 +66,15 @@ class Server:
         observers: Sequence[Observer] = (),
     ) -> None:
         self._path = path
+        self._events = node.records.events
         self._files = ImageFiles(node, spool)
         self._server = grpc.aio.server(
             interceptors=[StatusInterceptor((timeline_observer(node), *observers))], options=OPTIONS
         )
+        lists, statuses = Lists(node), Statuses(node)
+        runtime = RuntimeService(node, lists, statuses, streaming)
         services: Mapping[str, tuple[ModuleType, *tuple[object, ...]]] = {
-            "RuntimeService": (api_pb2, RuntimeService(node, streaming), Numbers(node)),
+            "RuntimeService": (api_pb2, runtime, lists, Numbers(node), EventStreams(node, statuses)),
             "ImageService": (api_pb2, ImageService(node)),
             "Images": (images_pb2, self._files),
             "Registry": (images_pb2, RegistryTools(node)),
@@ -95,9 +101,11 @@ class Server:
         finally:
             os.umask(before)
         await self._server.start()
+        self._events.opened()
 
     async def stop(self, grace_s: float) -> None:
         """Stop listening; calls under way may end within ``grace_s`` seconds, then they are cancelled."""
+        self._events.close()
         await self._server.stop(grace_s)
         self._files.close()
         with contextlib.suppress(FileNotFoundError):

@@ -52,6 +52,7 @@ async def _carry_out(node: Node, decision: recovery.Decision) -> None:
         case recovery.ContainerEnded(id_, record):
             log.info("container %s ended while no daemon ran: %s", id_, record)
             await _kill_remains(node, id_)
+            await node.records.update_container(id_, partial(_was_started, record))
             await exits.take_in(node, record)
         case recovery.ContainerRuns(id_, process, started_at_ns):
 
@@ -69,6 +70,13 @@ async def _carry_out(node: Node, decision: recovery.Decision) -> None:
             await node.supervisor.kill(id_)
         case recovery.RecordStale(id_):
             await node.supervisor.forget(id_)
+
+
+def _was_started(record: ExitRecord, status: ContainerStatus) -> ContainerStatus:
+    """It has ended, so it was started; where the daemon was killed in between, nobody knows when."""
+    if status.started_at_ns or status.finished_at_ns:
+        return status
+    return dataclasses.replace(status, started_at_ns=max(record.finished_at_ns, 1))
 
 
 async def _tear_down(node: Node, id_: str) -> None:

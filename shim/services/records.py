@@ -7,26 +7,57 @@ disk.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 
 from shim.errors import NotFound
 from shim.model.container import ContainerMetadata, ContainerSpec, ContainerStatus
 from shim.model.sandbox import SandboxMetadata, SandboxSpec, SandboxStatus
+from shim.services import events
+from shim.services.events import Event, Events, EventType
 from shim.services.views import ContainerView, SandboxView
 from shim.store.containers import ContainerStore
 from shim.store.sandboxes import SandboxStore
 from shim.threads import Pool
 
+_Loop = asyncio.AbstractEventLoop
+
 
 class Records:
-    """Both stores, and the thread in which they are written."""
+    """Both stores, and the thread in which they are written.
+
+    Attributes:
+        events: who is told of changes.
+    """
 
     def __init__(self, sandboxes: SandboxStore, containers: ContainerStore, pool: Pool) -> None:
         self._sandboxes = sandboxes
         self._containers = containers
         self._pool = pool
+        self.events = Events()
 
     # Reading
+
+    @property
+    def sandbox_count(self) -> int:
+        """How many sandboxes there are."""
+        return len(self._sandboxes)
+
+    @property
+    def container_count(self) -> int:
+        """How many containers there are."""
+        return len(self._containers)
+
+    @property
+    def sandbox_changes(self) -> int:
+        """A number that counts up with every change of a sandbox, once it can be seen."""
+        return self._sandboxes.changes
+
+    @property
+    def container_changes(self) -> int:
+        """A number that counts up with every change of a container, once it can be seen."""
+        return self._containers.changes
 
     def is_known(self, id_: str) -> bool:
         """Tell whether a whole id is a sandbox's or a container's."""
@@ -96,7 +127,11 @@ class Records:
 
     def containers_of(self, sandbox_id: str) -> list[ContainerView]:
         """Return the containers of a sandbox, by its whole id."""
-        return [view for view in self.containers() if view.spec.sandbox_id == sandbox_id]
+        found = []
+        for id_ in self._containers.ids_in(sandbox_id):
+            with contextlib.suppress(NotFound):  # removed meanwhile
+                found.append(ContainerView(*self._containers.get(id_)))
+        return found
 
     # Writing
 
@@ -106,35 +141,42 @@ class Records:
         return complaints + await self._pool.run(self._containers.load_all)
 
     async def create_sandbox(self, spec: SandboxSpec, status: SandboxStatus) -> None:
-        """Write a new sandbox down."""
+        """Write a new sandbox down. It is told of when it is ready."""
         await self._pool.run(self._sandboxes.create, spec, status)
 
     async def create_container(self, spec: ContainerSpec, status: ContainerStatus) -> None:
         """Write a new container down."""
-        await self._pool.run(self._containers.create, spec, status)
+        await self._pool.run(self._create_container, spec, status, asyncio.get_running_loop())
 
     async def update_sandbox(
         self, id_: str, change: Callable[[SandboxStatus], SandboxStatus]
     ) -> SandboxStatus | None:
         """Replace the status by what ``change`` makes of it; return it, or None if the sandbox is gone."""
-        return await self._pool.run(self._change_sandbox, id_, change)
+        return await self._pool.run(self._change_sandbox, id_, change, asyncio.get_running_loop())
 
     async def update_container(
         self, id_: str, change: Callable[[ContainerStatus], ContainerStatus]
     ) -> ContainerStatus | None:
         """Replace the status by what ``change`` makes of it; return it, or None if the container is gone."""
-        return await self._pool.run(self._change_container, id_, change)
+        return await self._pool.run(self._change_container, id_, change, asyncio.get_running_loop())
 
     async def remove_sandbox(self, id_: str) -> None:
         """Remove a record with its directory. Idempotent."""
-        await self._pool.run(self._sandboxes.remove, id_)
+        await self._pool.run(self._remove_sandbox, id_, asyncio.get_running_loop())
 
     async def remove_container(self, id_: str) -> None:
         """Remove a record with its directory. Idempotent."""
-        await self._pool.run(self._containers.remove, id_)
+        await self._pool.run(self._remove_container, id_, asyncio.get_running_loop())
+
+    # From here on: in the thread that writes. Events are told of from here, so that they come in the order of
+    # the changes, whoever asked for them and whether or not they still wait.
+
+    def _create_container(self, spec: ContainerSpec, status: ContainerStatus, loop: _Loop) -> None:
+        self._containers.create(spec, status)
+        self._tell(loop, spec.id, spec.sandbox_id, EventType.CREATED)
 
     def _change_sandbox(
-        self, id_: str, change: Callable[[SandboxStatus], SandboxStatus]
+        self, id_: str, change: Callable[[SandboxStatus], SandboxStatus], loop: _Loop
     ) -> SandboxStatus | None:
         try:
             _, before = self._sandboxes.get(id_)
@@ -143,16 +185,42 @@ class Records:
         after = change(before)
         if after != before:
             self._sandboxes.set_status(id_, after)
+            self._tell(loop, id_, id_, *events.of_sandbox(before, after))
         return after
 
     def _change_container(
-        self, id_: str, change: Callable[[ContainerStatus], ContainerStatus]
+        self, id_: str, change: Callable[[ContainerStatus], ContainerStatus], loop: _Loop
     ) -> ContainerStatus | None:
         try:
-            _, before = self._containers.get(id_)
+            spec, before = self._containers.get(id_)
         except NotFound:
             return None
         after = change(before)
         if after != before:
             self._containers.set_status(id_, after)
+            self._tell(loop, id_, spec.sandbox_id, *events.of_container(before, after))
         return after
+
+    def _remove_sandbox(self, id_: str, loop: _Loop) -> None:
+        view = self.find_sandbox(id_)
+        self._sandboxes.remove(id_)
+        if view is not None and view.status.ready_at_ns:
+            self._publish(loop, id_, view, EventType.DELETED)
+
+    def _remove_container(self, id_: str, loop: _Loop) -> None:
+        view = self.find_container(id_)
+        self._containers.remove(id_)
+        if view is not None:
+            self._tell(loop, id_, view.spec.sandbox_id, EventType.DELETED)
+
+    def _tell(self, loop: _Loop, id_: str, sandbox_id: str, *types: EventType) -> None:
+        sandbox = self.find_sandbox(sandbox_id) if types else None
+        if sandbox is not None:
+            for each in types:
+                self._publish(loop, id_, sandbox, each)
+
+    def _publish(self, loop: _Loop, id_: str, sandbox: SandboxView, type_: EventType) -> None:
+        containers = tuple(self.containers_of(sandbox.spec.id))
+        event = Event(id_, type_, self.events.stamp(), sandbox, containers)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            loop.call_soon_threadsafe(self.events.publish, event)

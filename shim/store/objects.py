@@ -35,7 +35,11 @@ Status = TypeVar("Status")
 
 
 class ObjectStore(Generic[Spec, Status]):
-    """Objects of one kind below one directory, ``<directory>/<id>/spec.json`` and ``status.json``."""
+    """Objects of one kind below one directory, ``<directory>/<id>/spec.json`` and ``status.json``.
+
+    Attributes:
+        changes: counts up with every change, once the change can be seen.
+    """
 
     kind = "object"
 
@@ -46,6 +50,7 @@ class ObjectStore(Generic[Spec, Status]):
         self._status = status
         self._objects: dict[str, tuple[Spec, Status]] = {}
         self._by_name: dict[Hashable, str] = {}
+        self.changes = 0
 
     def name(self, spec: Spec) -> Hashable:
         """Return what at most one object may have."""
@@ -95,12 +100,14 @@ class ObjectStore(Generic[Spec, Status]):
         spec, _ = self.get(id_)
         records.replace(os.path.join(self._directory, id_, _STATUS), status)
         self._objects[id_] = (spec, status)
+        self.changes += 1
 
     def remove(self, id_: str) -> None:
         """Remove an object with its directory. Idempotent."""
         found = self._objects.pop(id_, None)
         if found is not None:
             self._by_name.pop(self.name(found[0]), None)
+            self.changes += 1
         if ids.is_id(id_):
             shutil.rmtree(os.path.join(self._directory, id_), ignore_errors=True)
 
@@ -141,6 +148,7 @@ class ObjectStore(Generic[Spec, Status]):
 
     def _index(self, spec: Spec, status: Status) -> None:
         self._objects[spec.id] = (spec, status)
+        self.changes += 1
         self._by_name[self.name(spec)] = spec.id
 
     def _set_aside(self, id_: str, path: str, why: str) -> str:

@@ -13,5 +13,7 @@ def list_sandboxes(node: Node, wanted: SandboxFilter | None = None) -> list[Sand
     wanted = wanted or SandboxFilter()
     whole = dataclasses.replace(wanted, id=whole_id(wanted.id, node.records.resolve_sandbox))
     return [
-        view for view in node.records.sandboxes() if view.spec.id not in node.making and whole.matches(view)
+        view
+        for view in node.records.sandboxes()
+        if (view.spec.id not in node.making or view.status.ready_at_ns) and whole.matches(view)
     ]
