@@ -19,10 +19,12 @@ from typing import Final
 
 from shim.cgroups import devices
 from shim.daemon.config import Config
-from shim.network import ipv6, survey
+from shim.network import cni_survey, ipv6, survey
+from shim.network.select import Mode
 from shim.network.settings import DEFAULT_BRIDGE
 from shim.network.survey import NOTHING, Survey
 from shim.services.confinement import apparmor
+from shim.store.layout import Layout
 
 OLDEST_KERNEL: Final = (5, 15)
 ENOUGH_FILES: Final = 65536
@@ -349,6 +351,22 @@ def _leftovers(host: Host, config: Config) -> Iterator[Finding]:
             )
 
 
+def _cni(host: Host, config: Config) -> Iterator[Finding]:
+    layout = Layout(config.root, config.state)
+    network = config.network
+    places = cni_survey.Places(
+        root=str(host.root),
+        mode=Mode(network.mode),
+        conf_dirs=network.cni_conf_dirs,
+        bin_dirs=network.cni_bin_dirs,
+        network=layout.network,
+        sandboxes=layout.sandboxes,
+    )
+    for problem in cni_survey.problems(places):
+        level = Level.MISSING if problem.stops_pods else Level.WARNING
+        yield Finding(level, "CNI", problem.found, problem.remedy)
+
+
 def _has_module(host: Host, name: str) -> bool:
     """Tell whether a driver is there or can be loaded; a kernel that does not say is trusted."""
     folder = f"/lib/modules/{host.kernel}"
@@ -377,5 +395,6 @@ CHECKS: Final[tuple[Callable[[Host, Config], Iterator[Finding]], ...]] = (
     _file_systems,
     _cgroups,
     _network,
+    _cni,
     _limits,
 )

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 BUILTIN: Final = "builtin"
 CNI: Final = "cni"
 KUBELET_FILES: Final = ("/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf")
-_SEEN: Final = "cni-seen.json"
+SEEN: Final = "cni-seen.json"
 
 
 class Mode(enum.StrEnum):
@@ -73,7 +73,7 @@ class Networks:
             self._conf_dirs = cni.conf_dirs
         self._mode = mode if cni is not None else Mode.BUILTIN
         self._kubelet_files = kubelet_files
-        self._seen_path = os.path.join(bridge.directory, _SEEN)
+        self._seen_path = os.path.join(bridge.directory, SEEN)
         self._seen = os.path.exists(self._seen_path)
 
     def kind(self) -> str:

@@ -119,7 +119,15 @@ def test_a_name_or_range_that_is_taken_is_found(tmp_path: Path) -> None:
 
 def test_with_cni_the_bridge_is_no_concern(tmp_path: Path) -> None:
     config = Config(network=NetworkConfig(mode="cni"))
-    assert bad(examine(host(tmp_path, netfilter=False), config)) == []
+    (finding,) = bad(examine(host(tmp_path, netfilter=False), config))
+    assert (finding.subject, finding.level) == ("CNI", Level.WARNING)
+    assert "no configuration in /etc/cni/net.d" in finding.found
+
+
+def test_a_cni_configuration_without_its_plugin_stops_pods(tmp_path: Path) -> None:
+    text = '{"cniVersion":"1.0.0","name":"net","type":"nowhere"}'
+    (finding,) = bad(examine(host(tmp_path, {"etc/cni/net.d/10-net.conf": text}), Config()))
+    assert (finding.subject, finding.level, finding.remedy) == ("CNI", Level.MISSING, "install it")
 
 
 def test_what_other_programs_drop_is_found(tmp_path: Path) -> None:
