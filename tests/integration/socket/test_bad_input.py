@@ -116,6 +116,7 @@ def test_a_name_that_is_taken(daemon: Any) -> None:
         ("ReopenContainerLog", "container_id"),
         ("UpdateContainerResources", "container_id"),
         ("ContainerStats", "container_id"),
+        ("PodSandboxStats", "pod_sandbox_id"),
     ],
 )
 def test_ids(daemon: Any, method: str, field: str) -> None:
@@ -215,13 +216,6 @@ def test_a_registry_that_does_not_answer(daemon: Any) -> None:
     for bad in ("", "UPPER/x:y:z"):
         request = cri.PullImageRequest(image=cri.ImageSpec(image=bad))
         assert refusal(lambda request=request: daemon.images.PullImage(request))[0] is Code.INVALID_ARGUMENT
-
-
-def test_what_is_not_there_yet_says_so(daemon: Any) -> None:
-    assert (
-        refusal(lambda: daemon.runtime.PodSandboxStats(cri.PodSandboxStatsRequest(pod_sandbox_id="x")))[0]
-        is Code.UNIMPLEMENTED
-    )
 
 
 def test_streams_that_make_no_sense_are_refused(daemon: Any) -> None:
