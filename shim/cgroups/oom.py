@@ -18,7 +18,7 @@ def watch(h: Hierarchy, path: str) -> dict[str, int]:
     """Return the descriptors by the names that the supervisor knows them by; the caller closes them.
 
     ``memory_events`` on version 2, ``oom_eventfd`` and ``oom_control`` on version 1; nothing where no
-    memory controller is.
+    memory controller is, or the kubelet has not enabled it for the pod.
 
     Raises:
         KernelError: the cgroup is gone.
@@ -27,7 +27,10 @@ def watch(h: Hierarchy, path: str) -> dict[str, int]:
     if directory is None:
         return {}
     if not h.v1:
-        return {"memory_events": _open(os.path.join(directory, "memory.events"))}
+        events = os.path.join(directory, "memory.events")
+        if os.path.isdir(directory) and not os.path.exists(events):
+            return {}
+        return {"memory_events": _open(events)}
     control = _open(os.path.join(directory, "memory.oom_control"))
     event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:

@@ -33,7 +33,10 @@ def kubelets(daemon: Any) -> Iterator[str]:
     """The cgroup of a pod, made by a kubelet."""
     path = f"{daemon.parent}-kubelet/pod1"
     for mount in HIERARCHY.mounts():
-        os.makedirs(mount + path)
+        os.makedirs(os.path.dirname(mount + path))
+        if not HIERARCHY.v1:
+            cgroupfs.write(os.path.dirname(mount + path) + "/cgroup.subtree_control", "+cpu +memory +pids")
+        os.mkdir(mount + path)
     yield path
     daemon.remove_all()
     for mount in HIERARCHY.mounts():
