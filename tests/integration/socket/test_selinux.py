@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import grpc
@@ -99,5 +100,5 @@ def test_a_volume_is_relabelled_only_if_that_is_asked_for(daemon: Any) -> None:
         config = container(daemon)
         config.mounts.add(container_path="/v", host_path=str(directory), selinux_relabel=asked)
         id_ = daemon.run(daemon.run_pod(), config=config)
-        listed = daemon.exec(id_, "busybox", "ls", "-dZ", "/v")
-        assert (":container_file_t:" in listed) == asked
+        assert (b":container_file_t:" in os.getxattr(directory, "security.selinux")) == asked
+        assert daemon.exec(id_, "ls", "-d", "/v") == "/v\n"
