@@ -19,7 +19,7 @@ from typing import Final
 
 from shim.errors import FailedPrecondition, Internal, ResourceExhausted, ShimError
 from shim.model.network import NetworkResult
-from shim.network import forwarding, ipv6, links, node_side, pools, port_mappings, subnets
+from shim.network import conntrack, forwarding, ipv6, links, node_side, pools, port_mappings, subnets
 from shim.network.leases import Lease, Leases
 from shim.network.netlink import NetlinkError, NetlinkSocket
 from shim.network.node_side import NodeSide, ports_of
@@ -42,6 +42,7 @@ class BridgeNetwork:
         self._settings = settings
         self._work = Pool("bridge", 1)
         self._removal = Pool("bridge-removal", 1)
+        self._flows = Pool("bridge-flows", 1)
         self._tasks: set[asyncio.Task[None]] = set()  # those that end soon
         self._retries: set[asyncio.Task[None]] = set()
         self._cidr = ""
@@ -53,12 +54,16 @@ class BridgeNetwork:
     async def setup(self, request: SetupRequest) -> NetworkResult:
         """Give a sandbox addresses, a link and its host ports (``plugin.Network.setup``)."""
         try:
-            return await self._work.run(self._setup, request)
+            lease, mac = await self._work.run(self._setup, request)
         except ResourceExhausted:
             if not self._tasks:
                 raise
             await self._settled()  # addresses are on their way back
-            return await self._work.run(self._setup, request)
+            lease, mac = await self._work.run(self._setup, request)
+        if lease.ports:
+            forgetting = self._flows.run(conntrack.forget_unled, lease.ports)
+            self._keep(self._tasks, asyncio.ensure_future(forgetting))
+        return NetworkResult(lease.addresses, POD_INTERFACE, lease.link, mac)
 
     async def teardown(self, sandbox_id: str, netns_path: str) -> None:
         """Close the sandbox's ports now; its link and its address go in the background. Idempotent."""
@@ -102,8 +107,8 @@ class BridgeNetwork:
         await self._settled()
         if self._node is not None:
             await self._work.run(self._node.close)
-        self._work.close()
-        self._removal.close()
+        for pool in (self._work, self._removal, self._flows):
+            pool.close()
 
     def _keep(self, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
         tasks.add(task)
@@ -119,6 +124,7 @@ class BridgeNetwork:
             self._keep(self._tasks, asyncio.ensure_future(self._remove(lease)))
 
     async def _remove(self, lease: Lease) -> None:
+        await self._flows.run(conntrack.forget_led, lease.ports)
         if not await self._try_to_remove(lease):
             self._keep(self._retries, asyncio.ensure_future(self._remove_later(lease)))
 
@@ -229,7 +235,8 @@ class BridgeNetwork:
         ]
         return tuple(notes)
 
-    def _setup(self, request: SetupRequest) -> NetworkResult:
+    def _setup(self, request: SetupRequest) -> tuple[Lease, str]:
+        """Return (what the sandbox has, the hardware address of its end)."""
         if request.netlink_fd is None:
             raise Internal(f"sandbox {request.sandbox_id} came without a netlink socket of its namespace")
         node = self._open()
@@ -246,7 +253,7 @@ class BridgeNetwork:
         except BaseException:
             self._undo(node, lease)
             raise
-        return NetworkResult(lease.addresses, POD_INTERFACE, lease.link, mac)
+        return lease, mac
 
     def _undo(self, node: NodeSide, lease: Lease) -> None:
         try:

@@ -25,7 +25,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
-from shim.network import conntrack, nft
+from shim.network import nft
 from shim.network.links import Network
 from shim.network.netlink import Message, NetlinkError, NetlinkSocket
 from shim.network.nft import REG, REG_NAME, Expression
@@ -101,17 +101,16 @@ class PortTable:
             self._send(messages)
 
     def add(self, entries: Sequence[PortEntry]) -> None:
-        """Open ports; flows of UDP that are older than their port come this way too from now on.
+        """Open ports; for flows of UDP that are older than their port see ``conntrack``.
 
         Raises:
             NetlinkError: the kernel refuses; none is open then.
         """
         for messages in plan_elements(self._bridge, entries):
             self._send(messages)
-        conntrack.forget_unled(self._socket, entries)
 
     def remove(self, entries: Sequence[PortEntry]) -> None:
-        """Close ports, and end the flows of UDP that they led. Idempotent."""
+        """Close ports; the flows of UDP that they led go on. Idempotent."""
         for entry in self._with_table(entries):
             name, key, _ = encode_entry(entry)
             try:
@@ -119,7 +118,6 @@ class PortTable:
             except NetlinkError as error:
                 if error.errno != errno.ENOENT:
                     raise
-        conntrack.forget_led(self._socket, entries)
 
     def delete(self) -> None:
         """Remove the tables, of every version of IP. Idempotent."""

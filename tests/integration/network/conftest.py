@@ -170,6 +170,11 @@ class World:
         if not namespace_first:
             pod.close()
 
+    async def settled(self) -> None:
+        """Wait until what the network does after its answers is done."""
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.005)
+
     async def restart(self) -> None:
         """Go on as a new daemon does, which knows only what is on disk."""
         self.network = self.bridge()

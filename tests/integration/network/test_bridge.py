@@ -68,6 +68,7 @@ def test_twenty_rounds_leave_no_descriptor(on_node: OnNode) -> None:
     async def round_of(world: Any, number: int) -> int:
         await world.pod(number, WEB)
         await world.end(number)
+        await world.settled()
         return len(os.listdir("/proc/self/fd"))
 
     async def body(world: Any) -> None:

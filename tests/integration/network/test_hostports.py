@@ -68,8 +68,10 @@ def test_a_client_that_goes_on_sending_reaches_the_pod_that_has_the_port_now(on_
             for number in (1, 2):
                 pod = await world.pod(number, PortMapping(UDP, 53, 5353))
                 server = pod.listen(53, socket.SOCK_DGRAM)
+                await world.settled()
                 assert world.ask(server, client, NODE, 5353) == "192.0.2.2"
                 await world.end(number)
+                await world.settled()
 
     on_node(body)
 
