@@ -72,7 +72,13 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
         boot_id = proc.boot_id()
         records = Records(sandboxes, containers, pools.records)
         launcher = Launcher(
-            supervisor, layout, settings, cgroups, boot_id, functools.partial(_process_of, records)
+            supervisor,
+            layout,
+            settings,
+            cgroups,
+            boot_id,
+            functools.partial(_process_of, records),
+            lambda sandbox_id: [view.spec for view in records.containers_of(sandbox_id)],
         )
         await pools.plans.run(launcher.prepare)
         await pools.plans.run(selinux.policy, config.selinux.enabled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 from typing import Final
 
@@ -147,6 +148,18 @@ def new_mount(fstype: str, source: str, options: tuple[str, ...] = (), attribute
         return fsmount(context, attributes)
     finally:
         os.close(context)
+
+
+@functools.cache
+def proc_takes_namespace() -> bool:
+    """Return whether /proc of a PID namespace can be mounted from outside of it (Linux 6.17)."""
+    try:
+        os.close(new_mount("proc", "proc", ("pidns=/proc/self/ns/pid",)))
+    except KernelError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+        return False
+    return True
 
 
 def mount_setattr(

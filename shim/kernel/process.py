@@ -90,6 +90,23 @@ def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     return (0, -1) if pid == 0 else (pid, pidfd.value)
 
 
+def clone(flags: int) -> tuple[int, int]:
+    """Fork by the older call, which seccomp profiles allow where they do not know what to make of clone3.
+
+    Args:
+        flags: CLONE_* bits; CLONE_PIDFD is always added.
+
+    Returns:
+        As ``clone3``.
+    """
+    pidfd = ctypes.c_int(-1)
+    whole = flags | CLONE_PIDFD | (0 if flags & CLONE_PARENT else signal.SIGCHLD)
+    # The third argument is where the pidfd goes, on every machine; after it machines differ.
+    pid = libc.syscall_locked(libc.SYS_CLONE, whole, 0, ctypes.byref(pidfd), 0, 0)
+    libc.check(pid, "clone")
+    return (0, -1) if pid == 0 else (pid, pidfd.value)
+
+
 def pidfd_open(pid: int) -> int:
     """Return a pidfd (pidfd_open(2)); close-on-exec, as the kernel makes it."""
     return libc.check(libc.syscall(libc.SYS_PIDFD_OPEN, pid, 0), "pidfd_open", f"pid {pid}")

@@ -116,7 +116,11 @@ def run(plan: bytes, fds: Mapping[str, int]) -> NoReturn:
 
 def _second_stage(plan: Plan, context: Context) -> None:
     try:
-        pid, pidfd = process.clone3(process.CLONE_PARENT, context.cgroup_fd)
+        if plan.unseen:
+            _let_go(context)
+            pid, pidfd = process.clone(process.CLONE_PARENT)
+        else:
+            pid, pidfd = process.clone3(process.CLONE_PARENT, context.cgroup_fd)
     except KernelError as error:
         if error.errno != errno.ENOMEM:
             raise
@@ -139,6 +143,12 @@ def _second_stage(plan: Plan, context: Context) -> None:
     except BaseException as error:
         _fail(error, context)
     os._exit(0)
+
+
+def _let_go(context: Context) -> None:
+    """Close what no later step needs, before somebody sees it."""
+    for name in [name for name in context.kept if name != "terminal"]:
+        os.close(context.take(name))
 
 
 def _carry_out(steps: tuple[Step, ...], context: Context) -> None:

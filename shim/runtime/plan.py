@@ -21,12 +21,15 @@ class Plan:
         stage1: as the host's root, in a fork of the supervisor.
         stage2: in the process that the container sees; empty for a plan that runs no program.
         hold: whether stage 2 waits for the daemon's go before its first step.
+        unseen: when stage 1 forks it is in the cgroups, has the program's user and its seccomp filter already
+            (``plan_unseen``).
     """
 
     kind: str
     stage1: tuple[Step, ...]
     stage2: tuple[Step, ...] = ()
     hold: bool = False
+    unseen: bool = False
 
 
 def encode_plan(plan: Plan) -> bytes:
@@ -35,6 +38,7 @@ def encode_plan(plan: Plan) -> bytes:
         "version": VERSION,
         "kind": plan.kind,
         "hold": plan.hold,
+        "unseen": plan.unseen,
         "stage1": [encode_step(step) for step in plan.stage1],
         "stage2": [encode_step(step) for step in plan.stage2],
     }
@@ -51,4 +55,4 @@ def decode_plan(data: bytes) -> Plan:
     if value.get("version") != VERSION:
         raise Internal(f"the plan has version {value.get('version')}, this supervisor knows {VERSION}")
     stage1, stage2 = (tuple(map(decode_step, value[name])) for name in ("stage1", "stage2"))
-    return Plan(value["kind"], stage1, stage2, value["hold"])
+    return Plan(value["kind"], stage1, stage2, value["hold"], value["unseen"])

@@ -45,7 +45,7 @@ NUMBERS: Final = {
 
 # libseccomp's names of architectures to AUDIT_ARCH_* of linux/audit.h. x32 shares that of x86_64, and its
 # numbers have a bit more.
-_AUDIT: Final = {
+AUDIT: Final = {
     "x86": 0x40000003,
     "x86_64": 0xC000003E,
     "arm": 0x40000028,
@@ -116,9 +116,9 @@ def encode(plans: Mapping[str, Beyond]) -> bytes:
     """
     code: list[_Instruction | None] = []
     for name, beyond in plans.items():
-        if name in _AUDIT:
+        if name in AUDIT:
             section = _section(name, beyond)
-            code += [(_LOAD, 0, 0, _ARCHITECTURE_AT), (_IF_EQUAL, 1, 0, _AUDIT[name])]
+            code += [(_LOAD, 0, 0, _ARCHITECTURE_AT), (_IF_EQUAL, 1, 0, AUDIT[name])]
             code += [(_JUMP, 0, 0, len(section)), *section]
     whole = ((_JUMP, 0, 0, len(code) - at - 1) if each is None else each for at, each in enumerate(code))
     return b"".join(_INSTRUCTION.pack(*each) for each in whole)

@@ -42,7 +42,8 @@ class Streams(Step):
         else:
             fds = (context.fds["stdin"], context.fds["stdout"], context.fds["stderr"])
             for fd in fds:
-                if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                status = os.fstat(fd)
+                if stat.S_ISFIFO(status.st_mode) and (status.st_uid, status.st_gid) != (self.uid, self.gid):
                     os.fchown(fd, self.uid, self.gid)
         for number, fd in enumerate(fds):
             os.dup2(fd, number)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from shim.errors import FailedPrecondition, NotFound, ShimError
-from shim.kernel import capabilities
+from shim.kernel import capabilities, mount
 from shim.model import ids
 from shim.model.cgroup import Place
 from shim.model.container import ContainerSpec, ProcessRef
 from shim.model.sandbox import SandboxSpec
 from shim.model.security import Confinement, ContainerSecurity, NamespaceMode
 from shim.model.streams import StreamOptions
-from shim.runtime import rlimits, seccomp_filter
+from shim.runtime import plan_unseen, rlimits, seccomp_answers, seccomp_filter
 from shim.runtime.container_parts import ContainerPlan, pid_mode
 from shim.runtime.default_files import DeviceNode
 from shim.runtime.plan import Plan, encode_plan
@@ -32,6 +32,7 @@ from shim.services.collaborators import Cgroups
 from shim.services.confinement import seccomp
 from shim.services.confinement.resolve import profiles_of
 from shim.services.node import Settings
+from shim.services.tracers import has_tracer
 from shim.services.views import ContainerView
 from shim.store.layout import Layout
 from shim.supervisor import protocol
@@ -57,6 +58,7 @@ class Launcher:
         boot_id: of this boot.
         find_process: returns the process of a running container, None if it does not run; for containers
             that join the PID namespace of another.
+        find_containers: returns the containers of a sandbox.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Launcher:
         cgroups: Cgroups,
         boot_id: str,
         find_process: Callable[[str], ProcessRef | None],
+        find_containers: Callable[[str], Iterable[ContainerSpec]],
     ) -> None:
         self._client = client
         self._layout = layout
@@ -74,6 +77,7 @@ class Launcher:
         self._cgroups = cgroups
         self._boot_id = boot_id
         self._find_process = find_process
+        self._find_containers = find_containers
         self._available = capabilities.bounding_set()
         self._limits = Limits(self._rlimits())
         self._told: set[str] = set()
@@ -148,7 +152,10 @@ class Launcher:
             KernelError: the kernel refused a step.
         """
         spec = view.spec
-        plan = plan_container(self._container_plan(sandbox, spec, place))
+        asked = self._container_plan(sandbox, spec, place)
+        plan = plan_container(asked)
+        if pid_mode(spec, sandbox) is not NamespaceMode.CONTAINER:
+            plan = self._hidden(plan, spec, asked.privileges)
         config = spec.config
         request = ForkRequest(
             spec.id,
@@ -189,9 +196,9 @@ class Launcher:
         spec, process = view.spec, view.status.process
         if process is None or process.boot_id != self._boot_id:
             raise FailedPrecondition(f"cannot exec in container {spec.id!r}: it does not run")
-        plan = plan_exec(
-            spec, process, argv, place.join, self._privileges(spec), self._limits, tty=streams.tty
-        )
+        privileges = self._privileges(spec)
+        plan = plan_exec(spec, process, argv, place.join, privileges, self._limits, tty=streams.tty)
+        plan = self._hidden(plan, spec, privileges)
         child = await self._fork_exec(spec, exec_id, plan, place, streams)
         self._warn(f"exec {exec_id} in container {spec.id}", child)
         return dict(child.fds)
@@ -219,6 +226,23 @@ class Launcher:
             return await self._client.fork(request)
         except NotFound:
             raise FailedPrecondition(f"cannot exec in container {spec.id!r}: it has just ended") from None
+
+    def _hidden(self, plan: Plan, spec: ContainerSpec, privileges: Privileges) -> Plan:
+        """Return the plan of a process that enters a PID namespace, so that nobody in it gains by that."""
+        if spec.userns is not None:  # nobody there has a capability over a process of the node
+            return plan
+        if not has_tracer((spec, *self._find_containers(spec.sandbox_id)), self._available):
+            return plan
+        lack = ""
+        if not seccomp_answers.allows_an_early_filter(privileges.seccomp):
+            lack = "the seccomp profile refuses calls that a fork needs"
+        elif plan_unseen.mounts_proc(plan) and not mount.proc_takes_namespace():
+            lack = "this kernel (Linux 6.17 is needed) mounts /proc only from inside a PID namespace"
+        if not lack:
+            return plan_unseen.keep_unseen(plan)
+        text = f"a container of the pod with SYS_PTRACE could take over what starts beside it: {lack}"
+        self._tell(f"container {spec.id}", text)
+        return plan
 
     def _container_plan(self, sandbox: SandboxSpec, spec: ContainerSpec, place: Place) -> ContainerPlan:
         directory = self._layout.sandbox(sandbox.id)
@@ -267,9 +291,12 @@ class Launcher:
     def _warn(self, what: str, child: Child) -> None:
         """Log what could not be had; a lack of the node as a warning the first time only."""
         for text in child.warnings:
-            level = logging.DEBUG if text in self._told else logging.WARNING
-            self._told.add(text)
-            log.log(level, "%s: %s", what, text)
+            self._tell(what, text)
+
+    def _tell(self, what: str, text: str) -> None:
+        level = logging.DEBUG if text in self._told else logging.WARNING
+        self._told.add(text)
+        log.log(level, "%s: %s", what, text)
 
 
 def _stdio(spec: ContainerSpec, streams: StreamOptions) -> Stdio:

@@ -142,8 +142,8 @@ static void look(int pid, const char *marker, unsigned long long mine)
     for (int fd = 0; fd < 32; fd++) {
         snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
         if (fd > 2 && memset(link, 0, sizeof link) && readlink(path, link, sizeof link - 1) > 0) {
-            printf("descriptor %d %s\n", fd, link);
-            fflush(stdout);
+            /* Pipes and sockets are its own; a path is something of the node, or leads to it. */
+            if (link[0] == '/' && strncmp(link, "/dev/", 5)) printf("descriptor %d %s\n", fd, link), fflush(stdout);
         }
     }
     if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) {

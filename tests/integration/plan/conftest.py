@@ -78,7 +78,13 @@ class Bed:
         self.sandboxes: list[SandboxSpec] = []
         self.paths: list[str] = []
         self.launcher = Launcher(
-            self.client, self.layout, self.settings, self.cgroups, self.boot_id, self._process_of
+            self.client,
+            self.layout,
+            self.settings,
+            self.cgroups,
+            self.boot_id,
+            self._process_of,
+            lambda _: [view.spec for view in self.running.values()],
         )
         self.lower = directory / "lower"
         self._make_image()

@@ -94,6 +94,7 @@ def made(supervisor: Supervisor, cgroups: Cgroups, tmp_path: Path) -> Launcher:
         cast("Any", cgroups),
         "boot",
         cast("Callable[[str], ProcessRef | None]", known.get),
+        lambda _: (),
     )
 
 
