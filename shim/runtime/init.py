@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from typing import Final, NoReturn
 
 from shim.errors import FailedPrecondition, KernelError
-from shim.kernel import capabilities, process, unix
+from shim.kernel import process, unix
 from shim.runtime import steps_hooks as _hooks
 from shim.runtime import steps_images as _images
 from shim.runtime import steps_labels as _labels
@@ -89,7 +89,6 @@ def warm() -> None:
     for number in _OF_THE_C_LIBRARY:
         process.reset_signal(number)
     forbid_imports()
-    capabilities.last_cap()
     decode_plan(_PRACTICE)
 
 

@@ -300,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BlockingIOError:
             return os.EX_TEMPFAIL
         supervisor.logger.start()
-    capabilities.last_cap()  # asked of /proc once: a child may have none
+    capabilities.last_cap()  # asked once, for all children
     gc.collect()
     gc.freeze()
     gc.disable()
