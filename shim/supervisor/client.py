@@ -30,7 +30,7 @@ from shim.supervisor.stdio import NO_STREAMS, Stdio, Streams
 log = logging.getLogger(__name__)
 
 DEFAULT_STALL_S: Final = 60.0
-_START_S: Final = 20.0
+_START_S: Final = 60.0  # an interpreter that reads its modules on a node that is busy with all else
 _POLL_S: Final = 0.01
 _RETRY_S: Final = 1.0
 
