@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Final
 
@@ -29,8 +30,12 @@ def limit(data: bytes) -> int:
     return number if 0 <= number < NO_LIMIT else 0
 
 
+@functools.lru_cache(4096)
 def pressure(data: bytes) -> Pressure:
-    """Return a pressure file; old kernels have no ``full`` line for the CPU."""
+    """Return a pressure file; old kernels have no ``full`` line for the CPU.
+
+    Most cgroups wait for nothing and say the same, so what was parsed is kept.
+    """
     lines: dict[bytes, PressureLine] = {}
     for line in data.splitlines():
         kind, *fields = line.split()

@@ -4,61 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 
 from shim._proto import api_pb2 as cri
-from shim.cli.client import Stub
+from tests.integration.socket.event_load import CREATED, DELETED, LIFE, STARTED, STOPPED, Listener, run_load
 
 pytestmark = pytest.mark.root
-
-CREATED, STARTED, STOPPED, DELETED = range(4)
-LIFE = [CREATED, STARTED, STOPPED, DELETED]
-
-
-class Listener:
-    """A client in a thread of its own, which asks again when the daemon has gone."""
-
-    def __init__(self, daemon: Any, look: Callable[[Any], None] | None = None) -> None:
-        self._daemon = daemon
-        self._look = look
-        self._left = threading.Event()
-        self.listening = threading.Event()
-        self.events: list[cri.ContainerEventResponse] = []
-        self.codes: list[grpc.StatusCode] = []
-        self._call: Any = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        assert self.listening.wait(60)
-
-    def _run(self) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
-        while not self._left.is_set():
-            with grpc.insecure_channel(f"unix:{self._daemon.socket}", options=options) as channel:
-                runtime = Stub(channel, cri, "RuntimeService")
-                self._call = runtime.GetContainerEvents(cri.GetEventsRequest(), wait_for_ready=True)
-                try:
-                    self._call.initial_metadata()
-                    self.listening.set()
-                    for event in self._call:
-                        if self._look is not None:
-                            self._look(event)
-                        self.events.append(event)
-                except grpc.RpcError as error:
-                    self.listening.clear()
-                    self.codes.append(error.code())
-
-    def leave(self) -> None:
-        self._left.set()
-        self._call.cancel()
-        self._thread.join(20)
-
-    def types_of(self, id_: str) -> list[int]:
-        return [event.container_event_type for event in self.events if event.container_id == id_]
 
 
 def test_the_life_of_a_pod_is_told_to_everybody_in_order(daemon: Any) -> None:
@@ -182,3 +136,9 @@ def test_streams_tell_what_lists_tell(daemon: Any) -> None:
         for i in m.pod_sandbox_metrics
     ]
     assert {each.pod_sandbox_id for each in metrics} == {pod[0] for pod in pods}
+
+
+def test_no_event_is_lost_or_told_out_of_order_over_restarts(daemon: Any) -> None:
+    report = run_load(daemon, [60, 60], width=3)
+    assert report.events >= 120
+    assert report.restarts == 1
