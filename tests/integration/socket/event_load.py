@@ -25,6 +25,7 @@ CREATED, STARTED, STOPPED, DELETED = range(4)
 LIFE = [CREATED, STARTED, STOPPED, DELETED]
 PATIENCE_S = 120
 CONTAINERS = 6  # in a pod
+NOTE_BYTES = 8000  # in each event: else the transport takes thousands of them for who does not read
 EVENTS_OF_A_POD = len(LIFE) * (1 + CONTAINERS)
 
 
@@ -88,6 +89,10 @@ class Stalled:
             self.error = error
         self._channel.close()
 
+    def leave(self) -> None:
+        """End the stream, unless the daemon has done that."""
+        self._call.cancel()
+
 
 @dataclass(frozen=True)
 class Report:
@@ -117,22 +122,21 @@ def run_load(daemon: Any, batches: Sequence[int], width: int = 4) -> Report:
             for ids in threads.map(lambda _: _pod_with_life(daemon), range(pods)):
                 lives += ids
         if not number:
-            stalled.read() if _is_cut_off(count) else None
+            reading = threading.Thread(target=stalled.read)
+            reading.start()
     daemon.remove(keeper[0])
     for listener in listeners:
         daemon.until(lambda here=listener: here.types_of(keeper[0])[-1:] == [DELETED], PATIENCE_S)
         listener.leave()
-    if stalled.error is None:
-        stalled.read()
+    stalled.leave()
+    reading.join(PATIENCE_S)
     return _check(listeners, [*lives, *kept, keeper[0]], stalled, len(batches) - 1)
 
 
-def _is_cut_off(count: int) -> bool:
-    return count > 5000  # more than a client may be behind, and what the transport takes
-
-
 def _pod_with_life(daemon: Any) -> list[str]:
-    pod = daemon.run_pod()
+    config = daemon.pod_config()
+    config.annotations["note"] = "x" * NOTE_BYTES
+    pod = daemon.run_pod(config)
     ids = [daemon.create(pod, daemon.container_config("true")) for _ in range(CONTAINERS)]
     for id_ in ids:
         daemon.runtime.StartContainer(cri.StartContainerRequest(container_id=id_))
