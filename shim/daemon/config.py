@@ -203,7 +203,7 @@ class RegistryConfig:
     """Where images come from."""
 
     config_path: tuple[str, ...] = setting(
-        ("/etc/cri-shim/certs.d", "/etc/containerd/certs.d"),
+        ("/etc/cri-shim/certs.d", "/etc/containerd/certs.d", "/etc/docker/certs.d"),
         "directories with <host>/hosts.toml as containerd reads them, the first hit counts",
         _all_absolute,
     )

@@ -19,6 +19,8 @@ from typing import Final
 
 from shim.cgroups import devices
 from shim.daemon.config import Config
+from shim.errors import FailedPrecondition
+from shim.images import hosts
 from shim.network import cni_survey, ipv6, survey
 from shim.network.select import Mode
 from shim.network.settings import DEFAULT_BRIDGE
@@ -387,6 +389,32 @@ def _limits(host: Host, _config: Config) -> Iterator[Finding]:
         )
 
 
+def _registries(host: Host, config: Config) -> Iterator[Finding]:
+    """Read every hosts.toml: else a mistake shows when the first image of that registry is pulled."""
+    seen: set[str] = set()
+    for root in config.registry.config_path:
+        for directory in sorted((host.root / root.lstrip("/")).glob("*/")):
+            if directory.name in seen:
+                continue  # an earlier place has this registry
+            seen.add(directory.name)
+            domain = re.sub(r"^(.+)_(\d+)_$", r"\1:\2", directory.name)
+            try:
+                warnings = hosts.look_up((str(directory.parent),), domain).warnings
+            except FailedPrecondition as error:
+                yield Finding(Level.WARNING, "registries", str(error), "no image comes from there")
+                continue
+            for warning in warnings:
+                yield Finding(Level.WARNING, "registries", warning, "it has no effect")
+    path = config.registry.docker_config
+    if path and not host.exists(path):
+        yield Finding(
+            Level.WARNING,
+            "registries",
+            f"registry.docker_config: {path} is not there",
+            "registries that want credentials refuse pulls without any",
+        )
+
+
 CHECKS: Final[tuple[Callable[[Host, Config], Iterator[Finding]], ...]] = (
     _user,
     _kernel,
@@ -397,4 +425,5 @@ CHECKS: Final[tuple[Callable[[Host, Config], Iterator[Finding]], ...]] = (
     _network,
     _cni,
     _limits,
+    _registries,
 )

@@ -23,6 +23,7 @@ from shim.threads import Pool
 
 _DOWN_FOR_S: Final = 15.0
 _MAX_DOWN_FOR_S: Final = 120.0
+_MAX_DOWN: Final = 1000  # references come from whoever may make pods
 _USER_AGENT: Final = "cri-shim"
 
 
@@ -136,6 +137,8 @@ class Connections:
             times = known.times + 1 if known is not None else 0
             until = self._clock() + min(_DOWN_FOR_S * 2**times, _MAX_DOWN_FOR_S)
             self._down[_host(base)] = _Down(until, times, why)
+            if len(self._down) > _MAX_DOWN:
+                del self._down[next(iter(self._down))]
 
     def mark_up(self, base: str) -> None:
         """Note that a host has answered."""

@@ -65,7 +65,7 @@ def media_type(data: bytes, declared: str, where: str) -> str:
         InvalidArgument: it is neither, both, or not what is declared.
     """
     document = load_object(data, where)
-    inner = document.get("mediaType", "")
+    inner = _text(document, "mediaType", where)
     if declared.startswith(_SCHEMA_1) or document.get("schemaVersion") == 1:
         raise InvalidArgument(f"{where}: docker's manifest schema 1 is not supported; push the image again")
     known = (*INDEXES, *MANIFESTS)

@@ -87,6 +87,7 @@ class Puller:
         """Pull, and keep the numbers."""
         counters = self.counters
         counters.pulls += 1
+        session: Session | None = None
         begin = time.monotonic()
         try:
             image = await self._pull(ref, auth, key)
@@ -97,9 +98,12 @@ class Puller:
             counters.failed[type(error).__name__] += 1
             raise
         finally:
-            self._under_way.pop(key, None)
+            _, session = self._under_way.pop(key, (None, None))
+        took_s = time.monotonic() - begin
+        fetched_bytes = session.fetched_bytes if session is not None else 0
+        log.info("pulled %s: image %s, %d bytes in %.1f s", ref, image.id, fetched_bytes, took_s)
         counters.succeeded += 1
-        counters.seconds += time.monotonic() - begin
+        counters.seconds += took_s
         return image
 
     async def _pull(self, ref: reference.Reference, auth: Auth | None, key: str) -> Image:

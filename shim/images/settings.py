@@ -25,7 +25,11 @@ class Settings:
         watch_dir: directory whose archives are loaded; empty for none.
     """
 
-    config_paths: tuple[str, ...] = ("/etc/cri-shim/certs.d", "/etc/containerd/certs.d")
+    config_paths: tuple[str, ...] = (
+        "/etc/cri-shim/certs.d",
+        "/etc/containerd/certs.d",
+        "/etc/docker/certs.d",
+    )
     docker_config: str = ""
     offline: bool = False
     max_downloads: int = 4

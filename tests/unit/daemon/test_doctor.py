@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from shim.daemon.config import CgroupConfig, Config, NetworkConfig
+from shim.daemon.config import CgroupConfig, Config, NetworkConfig, RegistryConfig
 from shim.daemon.doctor import NAMESPACES, Finding, Host, Level, examine
 from shim.network.forwarding import Chain
 from shim.network.survey import Link, Survey
@@ -162,3 +162,19 @@ def test_what_is_removed_again_and_again_is_told(tmp_path: Path) -> None:
 
 def test_this_machine_can_be_looked_at() -> None:
     assert examine(Host.here(), Config())
+
+
+def test_every_hosts_file_is_read(tmp_path: Path) -> None:
+    changes: dict[str, str | None] = {
+        "etc/cri-shim/certs.d/good.example/hosts.toml": "server = 'https://good.example'",
+        "etc/cri-shim/certs.d/odd.example_5000_/hosts.toml": "sever = 'x'",
+        "etc/containerd/certs.d/bad.example/hosts.toml": "server = ",
+        "etc/containerd/certs.d/good.example/hosts.toml": "never = 'read'",
+    }
+    config = Config(registry=RegistryConfig(docker_config="/none.json"))
+    found = bad(examine(host(tmp_path, changes), config))
+    assert [finding.subject for finding in found] == ["registries"] * 3
+    assert "odd.example_5000_/hosts.toml: unknown key 'sever'" in found[0].found
+    assert "malformed" in found[1].found
+    assert "bad.example" in found[1].found
+    assert "/none.json" in found[2].found

@@ -48,6 +48,14 @@ def test_a_host_that_failed_is_down_for_a_while_and_longer_each_time(threads: Po
     assert not connections.is_down(URL)
 
 
+def test_hosts_that_are_down_are_not_kept_for_ever(threads: Pool) -> None:
+    connections = Connections(Settings(), threads, Clock(), {})
+    for number in range(2000):
+        connections.mark_down(f"https://host{number}/v2", "why")
+    known = [number for number in range(2000) if connections.is_down(f"https://host{number}/v2")]
+    assert known == list(range(1000, 2000))
+
+
 async def test_clients_are_shared_but_not_over_changed_certificates(tmp_path: Path, threads: Pool) -> None:
     connections = Connections(Settings(), threads, environ={})
     first = await connections.client(URL, Tls())

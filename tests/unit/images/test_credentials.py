@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import json
 import os
 import time
@@ -24,7 +25,7 @@ def threads() -> Iterator[Pool]:
 
 @pytest.fixture
 def keychain(tmp_path: Path, threads: Pool) -> Iterator[Keychain]:
-    chain = Keychain(str(tmp_path / "config.json"), threads, deadline_s=5.0)
+    chain = Keychain(str(tmp_path / "config.json"), threads, deadline_s=60.0)
     yield chain
     chain.close()
 
@@ -148,8 +149,13 @@ async def test_a_helper_that_fails_is_told_without_its_words(
 async def test_a_helper_that_hangs_is_killed_with_its_children(tmp_path: Path, threads: Pool) -> None:
     write(tmp_path, credsStore="slow")
     add_helper(tmp_path, "slow", f"sleep 1000 & echo $! > {tmp_path}/child; wait")
-    chain = Keychain(str(tmp_path / "config.json"), threads, deadline_s=0.5)
-    with pytest.raises(FailedPrecondition, match=r"took more than 0\.5 seconds"):
-        await chain.find(None, HOST, "app")
-    chain.close()
-    wait_for_end((tmp_path / "child").read_text().strip())
+    child, deadline_s = "", 0.5
+    while not child:  # on a busy machine it may not have begun in time
+        chain = Keychain(str(tmp_path / "config.json"), threads, deadline_s)
+        with pytest.raises(FailedPrecondition, match=f"took more than {deadline_s:g} seconds"):
+            await chain.find(None, HOST, "app")
+        chain.close()
+        with contextlib.suppress(FileNotFoundError):
+            child = (tmp_path / "child").read_text().strip()
+        deadline_s *= 4
+    wait_for_end(child)
