@@ -118,6 +118,7 @@ class CniNetwork:
 
     async def reconcile(self, live: set[str]) -> None:
         """Call DEL for what belongs to no live sandbox, then GC; what takes long goes on by itself."""
+        await self._tidy()
         recorded = await self._files.run(self._store.load_all)
         self._waiting |= {each.sandbox_id: each for each in recorded if each.failure is not None}
         dead = [id_ for id_ in await self._files.run(self._store.ids) if id_ not in live]
@@ -172,12 +173,16 @@ class CniNetwork:
         if not task.cancelled():
             task.exception()  # whoever waits for it has it; where nobody does, it is in the record
 
-    @asynccontextmanager
-    async def _exclusively(self, sandbox_id: str) -> AsyncIterator[None]:
-        """Keep other plugins away from a sandbox; those of an earlier daemon are gone by then."""
+    async def _tidy(self) -> None:
+        """Once, before the first plugin that matters: end those of an earlier daemon."""
         if self._tidied is None:
             self._tidied = asyncio.create_task(self._files.run(self._kill_orphans))
         await asyncio.shield(self._tidied)
+
+    @asynccontextmanager
+    async def _exclusively(self, sandbox_id: str) -> AsyncIterator[None]:
+        """Keep other plugins away from a sandbox; those of an earlier daemon are gone by then."""
+        await self._tidy()
         lock = self._locks.setdefault(sandbox_id, asyncio.Lock())
         self._users[sandbox_id] += 1
         try:

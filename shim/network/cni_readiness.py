@@ -68,7 +68,7 @@ class Readiness:
             self._last = self._task.result()
             return self._last.condition
         last = self._last
-        if last is not None and time.monotonic() - last.at_s < _LAST_COUNTS_S:
+        if last is not None and time.monotonic() - last.at_s < _LAST_COUNTS_S and self._is_of_now(last):
             return last.condition
         chosen = self.chosen or self.found.configuration
         of = f" of network {chosen.name!r} in {chosen.path}" if chosen else ""
@@ -101,6 +101,15 @@ class Readiness:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def _is_of_now(self, verdict: Verdict) -> bool:
+        """Tell whether an answer is about the configuration that was read last."""
+        then, now = verdict.configuration, self.found.configuration
+        return (
+            then is not None
+            and now is not None
+            and dataclasses.replace(then, cni_version="") == (dataclasses.replace(now, cni_version=""))
+        )
 
     async def _judge(self) -> Verdict:
         try:

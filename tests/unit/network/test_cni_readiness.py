@@ -99,9 +99,9 @@ async def test_nobody_waits_long_for_a_plugin_that_hangs(desk: Desk, monkeypatch
 
 
 async def test_one_slow_answer_changes_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cni_readiness, "_PATIENCE_S", 0.2)
     monkeypatch.setattr(cni_readiness, "_READY_COUNTS_S", 0)
     assert await desk.message() == ""
+    monkeypatch.setattr(cni_readiness, "_PATIENCE_S", 0.2)
     desk.does("first", "STATUS", "hang")
     assert await desk.message() == ""
     monkeypatch.setattr(cni_readiness, "_LAST_COUNTS_S", 0)
