@@ -207,16 +207,18 @@ class CniNetwork:
             raise
 
     async def _add(self, record: CniRecord) -> CniRecord:
-        result: Mapping[str, Any] | None = None
         for plugin in record.configuration.plugins:
-            call = _call(record, "ADD", plugin, result)
+            if record.partial is not None:
+                await self._files.run(self._store.save, record)
+            call = _call(record, "ADD", plugin, record.partial)
             answer = cni_plugin.parse_answer(call, await self._plugins.run(call))
             try:
                 cni_result.check(answer)
                 result = cni_result.convert(answer, record.configuration.cni_version)
             except FailedPrecondition as error:
                 raise FailedPrecondition(f"{call}: {error}") from None
-        return replace(record, result=result)
+            record = replace(record, partial=result)
+        return replace(record, result=record.partial, partial=None)
 
     async def _wait_for_delete(self, sandbox_id: str, netns: str, patience_s: float) -> None:
         task = self._deletes.get(sandbox_id)
@@ -264,10 +266,11 @@ class CniNetwork:
 
     async def _delete_each(self, record: CniRecord) -> list[ShimError | OSError]:
         passed = cni_versions.passes_result_to_del(record.configuration.cni_version)
+        result = (record.result or record.partial) if passed else None
         failures: list[ShimError | OSError] = []
         for plugin in reversed(record.configuration.plugins):
             try:
-                await self._plugins.run(_call(record, "DEL", plugin, record.result if passed else None))
+                await self._plugins.run(_call(record, "DEL", plugin, result))
             except (ShimError, OSError) as error:
                 if not (isinstance(error, PluginFailed) and error.code == cni_plugin.UNKNOWN_CONTAINER):
                     failures.append(error)

@@ -102,6 +102,13 @@ async def test_an_add_that_fails_is_undone_and_named(desk: Desk, how: str, what:
     assert (desk.recorded(), desk.held()) == ([], [])
 
 
+async def test_what_failed_half_way_is_removed_with_what_was_known_by_then(desk: Desk) -> None:
+    desk.does("second", "ADD", "fail")
+    with pytest.raises(FailedPrecondition):
+        await desk.network.setup(REQUEST)
+    assert by(desk.calls())[2:] == [("DEL", "second", NETNS, "first"), ("DEL", "first", NETNS, "first")]
+
+
 async def test_an_add_that_hangs_is_killed_with_what_it_started_and_undone(desk: Desk) -> None:
     await desk.restart(timeout_s=0.5)
     desk.does("first", "ADD", "hang")
