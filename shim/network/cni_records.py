@@ -51,8 +51,8 @@ class CniRecord:
         netns: path of its network namespace.
         args: CNI_ARGS.
         result: of the last plugin, in the configuration's version; None while ADD is not through.
-        partial: of the last plugin that has answered, while ADD is not through: what a plugin that was stopped
-            half-way has made can be removed only by one who knows the addresses.
+        partial: of the last plugin that has answered, while ADD is not through: what a plugin that was
+            stopped half-way has made can be removed only by one who knows the addresses.
         ended: whether DEL has begun: nothing but DEL comes after that.
         failure: of DEL.
     """

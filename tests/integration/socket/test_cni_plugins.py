@@ -246,7 +246,7 @@ def test_pods_come_and_go_with_kills_of_the_daemon(world: World) -> None:
     """The short form of hack/churn-cni."""
     script = Path(__file__).parents[3] / "hack/churn-cni"
     done = subprocess.run(
-        [str(script), "--pods", "24", "--at-once", "8", "--kills", "3"],
+        [str(script), "--pods", "12", "--at-once", "6", "--kills", "2"],
         capture_output=True,
         text=True,
         check=False,
