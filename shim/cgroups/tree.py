@@ -77,7 +77,7 @@ def _make_in(h: Hierarchy, mount: str, path: str) -> None:
 
 def _make_one(h: Hierarchy, mount: str, path: str) -> bool:
     if h.mode == "v2":
-        _enable_controllers(os.path.dirname(mount + path))
+        _enable_above(mount, path)
     if not cgroupfs.make(mount + path):
         return False
     if mount == h.v1.get("cpuset"):
@@ -108,9 +108,22 @@ def _inherit_cpuset(directory: str) -> None:
         cgroupfs.write(file, value)
 
 
+def _enable_above(mount: str, path: str) -> None:
+    """Enable what limits need from the root down: systemd enables for its slices what it knows itself."""
+    parent = os.path.dirname(mount + path)
+    if (_controllers(mount) & _CONTROLLERS) - _controllers(parent):
+        for above in ("", *names.ancestors(path)[:-1]):
+            _enable_controllers(mount + above)
+    _enable_controllers(parent)
+
+
+def _controllers(directory: str) -> set[str]:
+    return set(cgroupfs.read(os.path.join(directory, "cgroup.controllers")).split())
+
+
 def _enable_controllers(directory: str) -> None:
     """Give the cgroups below a directory the controllers that it has itself."""
-    available = set(cgroupfs.read(os.path.join(directory, "cgroup.controllers")).split())
+    available = _controllers(directory)
     file = os.path.join(directory, "cgroup.subtree_control")
     for name in sorted((available & _CONTROLLERS) - set(cgroupfs.read(file).split())):
         # One that cannot be had (EBUSY: processes live right here) is told of when a limit needs it.

@@ -125,7 +125,7 @@ def test_a_kubelets_slice_holds_the_scopes_of_its_pod(daemon: Any) -> None:
     assert (directory / "memory.max").read_text().strip() == str(48 * MIB)
     assert (directory / "memory.high").read_text().strip() == str(40 * MIB)
     assert daemon.exec(id_, "echo", "in") == "in\n"
-    more = cri.LinuxContainerResources(memory_limit_in_bytes=64 * MIB)
+    more = cri.LinuxContainerResources(memory_limit_in_bytes=64 * MIB, memory_swap_limit_in_bytes=64 * MIB)
     daemon.runtime.UpdateContainerResources(cri.UpdateContainerResourcesRequest(container_id=id_, linux=more))
     subprocess.run(["systemctl", "daemon-reload"], check=True)
     assert (directory / "memory.max").read_text().strip() == str(64 * MIB)
