@@ -7,7 +7,6 @@ from both.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -130,10 +129,7 @@ def _blob_name(name: str) -> str:
 
 
 def _docker_entries(bundle: Bundle) -> list[Mapping[str, Any]]:
-    try:
-        entries = json.loads(bundle.read(_DOCKER, manifest.MAX_DOCUMENT_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{_DOCKER}: malformed JSON: {error}") from None
+    entries = manifest.load_json(bundle.read(_DOCKER, manifest.MAX_DOCUMENT_BYTES), _DOCKER)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InvalidArgument(f"{_DOCKER}: a list of objects is expected")
     return entries

@@ -33,10 +33,15 @@ class BlobStore:
                     os.unlink(os.path.join(directory, name))
 
     def put(self, name: str, data: bytes) -> None:
-        """Store verified content durably. Idempotent."""
+        """Store verified content durably. Idempotent; what is damaged on disk is replaced."""
         path = self._path(name)
-        if not os.path.exists(path):
-            files.write_atomic(path, data, durable=True)
+        try:
+            with open(path, "rb") as file:
+                if file.read(len(data) + 1) == data:
+                    return
+        except FileNotFoundError:
+            pass
+        files.write_atomic(path, data, durable=True)
 
     def get(self, name: str) -> bytes:
         """Return content.

@@ -24,6 +24,7 @@ from shim.images.unpack.directories import Directories
 from shim.kernel import files, paths
 
 _OVERLAY: Final = "trusted.overlay."
+_MAX_ALIAS_BYTES: Final = 8 << 10  # they go to a worker in one message; in JSON a byte may take six
 
 
 def settle(layer: str, lowers: Sequence[str]) -> dict[str, str]:
@@ -48,7 +49,7 @@ def settle(layer: str, lowers: Sequence[str]) -> dict[str, str]:
     implied = [os.fsencode(path) for path in facts["implied"]]
     try:
         with MergedTree(below_paths) as below, MergedTree([fs, *below_paths]) as merged:
-            aliases = _find_aliases(below, implied)
+            aliases, absent = _find_aliases(below, implied)
             if aliases:
                 return aliases
             made: list[bytes] = []
@@ -57,7 +58,7 @@ def settle(layer: str, lowers: Sequence[str]) -> dict[str, str]:
                 implied += above
                 made += [place, *above]
             # Children first: what is done inside a directory changes its times.
-            for path in sorted(set(implied), reverse=True):
+            for path in sorted(set(implied) - absent, reverse=True):
                 _copy_directory(root_fd, below, path)
     finally:
         os.close(root_fd)
@@ -67,10 +68,17 @@ def settle(layer: str, lowers: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def _find_aliases(below: MergedTree, implied: Sequence[bytes]) -> dict[str, str]:
+def _find_aliases(below: MergedTree, implied: Sequence[bytes]) -> tuple[dict[str, str], set[bytes]]:
+    """Return the aliases, and which of the directories no lower layer has."""
     aliases: dict[str, str] = {}
-    for path in implied:
+    size, absent = 0, set[bytes]()
+    for path in sorted(implied):
+        if path.rpartition(b"/")[0] in absent:
+            absent.add(path)
+            continue
         with below.find(path, follow=False) as found:
+            if found is None:
+                absent.add(path)
             if found is None or not stat.S_ISLNK(os.fstat(found).st_mode):
                 continue
         place = below.resolve(path)
@@ -79,7 +87,10 @@ def _find_aliases(below: MergedTree, implied: Sequence[bytes]) -> dict[str, str]
                 f"malformed layer: entries lie below {show(path)}, a link of a lower layer that leads nowhere"
             )
         aliases[os.fsdecode(path)] = os.fsdecode(place)
-    return aliases
+        size += len(path) + len(place)
+        if size > _MAX_ALIAS_BYTES:
+            raise InvalidArgument("malformed layer: its entries go through too many links of lower layers")
+    return aliases, absent
 
 
 def _copy_directory(root_fd: int, below: MergedTree, path: bytes) -> None:

@@ -157,15 +157,24 @@ def load_object(data: bytes, where: str) -> dict[str, Any]:
     Raises:
         InvalidArgument: it is no such thing, or too large.
     """
-    if len(data) > MAX_CONFIG_BYTES:
-        raise InvalidArgument(f"{where}: a document of {len(data)} bytes is too large")
-    try:
-        document = json.loads(data, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{where}: malformed JSON: {error}") from None
+    document = load_json(data, where)
     if not isinstance(document, dict):
         raise InvalidArgument(f"{where}: a JSON object is expected")
     return document
+
+
+def load_json(data: bytes, where: str) -> Any:
+    """Return a JSON value in which no key comes twice.
+
+    Raises:
+        InvalidArgument: it is no such thing, or too large.
+    """
+    if len(data) > MAX_CONFIG_BYTES:
+        raise InvalidArgument(f"{where}: a document of {len(data)} bytes is too large")
+    try:
+        return json.loads(data, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{where}: malformed JSON: {error}") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

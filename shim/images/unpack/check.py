@@ -4,9 +4,10 @@ The record and the files give the archive's stream again, whose digest proves th
 every header. So the headers can be trusted, and each is compared with what lies under its name: type, mode,
 owner, time, device, link, attributes. Then the tree is walked for names that no header has.
 
-What an archive says twice (a name that a later entry took over) is only told by the last entry. Extended
-attributes that the file system did not take when the layer was unpacked cannot be missed; file capabilities
-must be there.
+What an archive says twice (a name that a later entry took over) is only told by the last entry. A layer where
+links led into what was taken over is not checked, nor are names where marks lay in it: no builder does that.
+Extended attributes that the file system did not take when the layer was unpacked cannot be missed; file
+capabilities must be there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from shim.kernel import files, paths
 
 MAX_PROBLEMS: Final = 20
 _MAX_LENGTH: Final = 500  # of a sentence: a path may have thousands of bytes
+_MAX_KEPT: Final = 1000
 _HELD: Final = 200
 _MASK: Final = 0o7777
 _SECOND_NS: Final = 1_000_000_000
@@ -51,6 +53,8 @@ def check(layer_fd: int, facts: Mapping[str, Any]) -> list[str]:
         layer_fd: its directory.
         facts: its ``layer.json``.
     """
+    if facts.get("tangled"):
+        return []
     root_fd = os.open("fs", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer_fd)
     tree = _Tree(root_fd, facts)
     try:
@@ -90,16 +94,18 @@ class _Tree:
         self._from_below = {os.fsencode(new) for new, _ in facts["links"]}
         self._held: dict[bytes, tuple[int, int]] = {}
         self._seen: set[Key] = set()
+        self._added: set[bytes] = set()
         self._whiteouts: dict[Key, bytes] = {}
         self._opaque: set[int] = set()
-        self._wrong: dict[bytes, str] = {}
+        self._wrong: dict[Key, str] = {}
+        self._is_sure = True  # no mark about lower layers went away with the directory that it was for
 
     def compare(self, entry: tar.Entry) -> None:
         """Compare one entry with the disk."""
         path = place(entry.path, self._aliases)
         parent, _, name = path.rpartition(b"/")
         if not path:
-            self._note(path, self._differs(entry, self._root_fd, b"."))
+            self._note((self._root_ino, b"."), path, self._differs(entry, self._root_fd, b"."))
             return
         if path.startswith(AUFS_META) or (name.startswith(AUFS_META) and name != OPAQUE_MARK):
             return
@@ -107,27 +113,34 @@ class _Tree:
             self._add(parent)
         held = self._directory(parent)
         if held is None:
-            self._note(path, "its directory is missing")
+            self._note((0, path), path, "its directory is missing")
             return
         fd, inode = held
+        is_mark = name.startswith(WHITEOUT) or (entry.kind == tar.CHAR_DEVICE and entry.device == (0, 0))
+        if is_mark and self._was_moved(path):
+            self._is_sure = False
         if name == OPAQUE_MARK:
             self._opaque.add(inode)
+        elif entry.kind == tar.CHAR_DEVICE and entry.device == (0, 0):
+            self._whiteouts[inode, name] = path  # overlayfs takes it for one
+            self._note((inode, name), path, "")
         elif name.startswith(WHITEOUT):
             gone = name[len(WHITEOUT) :]
             self._whiteouts[inode, gone] = parent + b"/" + gone if parent else gone
         else:
             self._seen.add((inode, name))
-            self._note(path, self._differs(entry, fd, name))
+            self._note((inode, name), path, self._differs(entry, fd, name))
 
     def finish(self) -> list[str]:
         """Look for whiteouts, and for what nobody put there; return all that is wrong."""
+        if not self._is_sure:
+            return []
         for path in self._made:
             self._add(path)
         for (inode, name), path in self._whiteouts.items():
             if (inode, name) not in self._seen:
-                self._note(path, self._no_whiteout(path))
-        wrong = {path: why for path, why in self._wrong.items() if not self._was_moved(path)}
-        found = [_short(f"{show(path or b'/')}: {why}") for path, why in wrong.items()]
+                self._note((inode, name), path, self._no_whiteout(path))
+        found = list(self._wrong.values())
         for problem in self._extras():
             if len(found) >= MAX_PROBLEMS:
                 break
@@ -139,12 +152,12 @@ class _Tree:
             os.close(fd)
         self._held.clear()
 
-    def _note(self, path: bytes, problem: str) -> None:
+    def _note(self, key: Key, path: bytes, problem: str) -> None:
         """Keep what is wrong under a name, unless a later entry of the same name is all right."""
-        if not problem:
-            self._wrong.pop(path, None)
-        elif len(self._wrong) < MAX_PROBLEMS or path in self._wrong:
-            self._wrong[path] = problem
+        if not problem or self._was_moved(path):
+            self._wrong.pop(key, None)
+        elif len(self._wrong) < _MAX_KEPT or key in self._wrong:
+            self._wrong[key] = _short(f"{show(path or b'/')}: {problem}")
 
     def _was_moved(self, path: bytes) -> bool:
         """Tell whether a path lies below one that a later entry took: what lay there is not in the tree."""
@@ -167,14 +180,13 @@ class _Tree:
 
     def _add(self, path: bytes) -> None:
         """Say that what lies at a path, and the directories on the way, may be there without an entry."""
-        done = b""
-        for name in path.split(b"/"):
-            held = self._directory(done)
-            if held is None:
-                return
-            if name:
+        while path and path not in self._added:
+            self._added.add(path)
+            parent, _, name = path.rpartition(b"/")
+            held = self._directory(parent)
+            if held is not None:
                 self._seen.add((held[1], name))
-                done = done + b"/" + name if done else name
+            path = parent
 
     def _no_whiteout(self, path: bytes) -> str:
         parent, _, name = path.rpartition(b"/")

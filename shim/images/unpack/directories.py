@@ -15,6 +15,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from shim.errors import InvalidArgument, KernelError
@@ -27,20 +28,31 @@ _PATH_ONLY: Final = os.O_PATH | os.O_DIRECTORY
 _LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def _nothing() -> None:
+    pass
+
+
 class Directories:
     """Descriptors of the directories below ``root_fd``, by the path that entries use.
+
+    Args:
+        root_fd: the tree.
+        on_make: called when a directory was made that no entry describes: one entry may imply thousands.
 
     Attributes:
         implied: directories that were made only because something lies in them, by their real place; they
             take mode, owner, times and attributes from the layers below, or the archive names them later.
         opaque: directories that hide what the layers below have; ``b""`` is the layer's root.
+        went_through_links: the path of a directory led through a link of the layer.
     """
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, on_make: Callable[[], None] = _nothing) -> None:
         self._root_fd = root_fd
+        self._on_make = on_make
         self._fds: OrderedDict[bytes, int] = OrderedDict()
         self.implied: set[bytes] = set()
         self.opaque: set[bytes] = set()
+        self.went_through_links = False
 
     def fd(self, path: bytes) -> int:
         """Return a descriptor (O_PATH) of a directory, made with its parents if it is not there.
@@ -52,12 +64,7 @@ class Directories:
         held = self._fds.get(path)
         if held is not None:
             return held
-        try:
-            fd = paths.open_in_root(self._root_fd, path, _PATH_ONLY)
-        except KernelError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise
-            fd = self._make(path)
+        fd = self._open(path)
         if len(self._fds) >= _HELD:
             os.close(self._fds.popitem(last=False)[1])
         self._fds[path] = fd
@@ -85,6 +92,22 @@ class Directories:
             any(path == top or path.startswith(top + b"/") for top in self.opaque if top)
             or b"" in self.opaque
         )
+
+    def _open(self, path: bytes) -> int:
+        try:
+            return paths.open_beneath(self._root_fd, path, _PATH_ONLY, follow_symlinks=False)
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return self._make(path)
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+        self.went_through_links = True
+        try:
+            return paths.open_in_root(self._root_fd, path, _PATH_ONLY)
+        except KernelError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
+            return self._make(path)
 
     def _make(self, path: bytes) -> int:
         """Make what is missing of ``path``, one name after another from the root; links stay inside it."""
@@ -128,6 +151,7 @@ class Directories:
         covers = False
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
+            self._on_make()
         except FileExistsError:
             if not is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
                 return os.open(name, _LOOK, dir_fd=parent)

@@ -37,7 +37,18 @@ VERSION: Final = 1
 _MEMORY_LIMIT_BYTES: Final = 2 << 30
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 # What only names, links and file types of the archive can bring about.
-_HOSTILE: Final = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EMLINK, errno.EEXIST)
+_HOSTILE: Final = (
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EMLINK,
+    errno.EEXIST,
+    errno.E2BIG,
+    errno.ERANGE,
+    errno.EFBIG,
+    errno.EMFILE,
+)
 
 
 class _Checked:
@@ -146,6 +157,7 @@ def _write_facts(
         "version": VERSION,
         **answer,
         "aliases": aliases,
+        "tangled": summary.tangled,
         "made": [os.fsdecode(path) for path in summary.made],
         "implied": [os.fsdecode(path) for path in summary.implied],
         "links": [[os.fsdecode(new), os.fsdecode(target)] for new, target in summary.links],

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from shim.errors import InvalidArgument
+from shim.errors import InvalidArgument, ResourceExhausted
 from shim.images.unpack import record, tar
 from shim.images.unpack.attributes import place, set_xattrs, show, times
 from shim.images.unpack.content import Content
@@ -28,6 +28,7 @@ AUFS_META: Final = b".wh..wh."
 OPAQUE_MARK: Final = b".wh..wh..opq"
 _MAX_MAJOR: Final = (1 << 12) - 1
 _MAX_MINOR: Final = (1 << 20) - 1
+_MAX_STEPS: Final = 500_000  # of all paths to implied directories: each is looked up in the layers below
 _MAX_ID: Final = (1 << 32) - 2
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES: Final = {
@@ -46,6 +47,8 @@ class Summary:
         implied: those of them that no entry describes, and that show those of the layers below.
         links: hard links (new, target) whose target only a lower layer can have.
         root_described: the archive has an entry for the layer's root itself.
+        tangled: an entry took a name that was another's, after entries went where links led: nobody can tell
+            any more where everything is.
     """
 
     used_bytes: int = 0
@@ -55,6 +58,7 @@ class Summary:
     links: list[tuple[bytes, bytes]] = field(default_factory=list)
     opaque_root: bool = False
     root_described: bool = False
+    tangled: bool = False
     displaced: list[record.Displaced] = field(default_factory=list)
 
 
@@ -80,7 +84,7 @@ class LayerWriter:
         self._record = keep
         self._limits = limits
         self._aliases = aliases or {}
-        self._dirs = Directories(self._root_fd)
+        self._dirs = Directories(self._root_fd, limits.take_entry)
         self._described: dict[bytes, tar.Entry] = {}
         self._summary = Summary()
         self._content = Content(keep)
@@ -110,6 +114,8 @@ class LayerWriter:
         summary = self._summary
         summary.made = sorted(self._dirs.implied)
         summary.implied = [path for path in summary.made if self._takes_after(path, described)]
+        if sum(path.count(b"/") for path in summary.implied) > _MAX_STEPS:
+            raise ResourceExhausted("the layer has too many deep directories that no entry describes")
         summary.opaque_root = b"" in self._dirs.opaque
         summary.root_described = b"" in self._described
         summary.inodes += len(self._dirs.implied | self._described.keys())
@@ -180,6 +186,8 @@ class LayerWriter:
             self._dirs.set_opaque(path)
 
     def _file(self, entry: tar.Entry, path: bytes, dir_fd: int, name: bytes) -> None:
+        if entry.size > entry.stored:
+            self._limits.check_stream(entry.size)  # sparse: it takes nothing here, but whoever copies it
         fd = os.open(name, _CREATE, entry.mode & 0o777, dir_fd=dir_fd)
         self._summary.inodes += 1
         self._summary.used_bytes += (entry.stored + 4095) & ~4095
@@ -264,6 +272,7 @@ class LayerWriter:
         if is_whiteout(old):
             os.unlink(name, dir_fd=dir_fd)
             return True
+        self._summary.tangled |= self._dirs.went_through_links
         number = str(len(self._summary.displaced))
         if number == "0":
             os.mkdir("displaced", 0o700, dir_fd=self._layer_fd)

@@ -209,6 +209,12 @@ HOSTILE: dict[str, Any] = {
     "index nested too deep": {"index.json": b"[" * 200_000},
     "index is a list": {"index.json": b"[]"},
     "manifest.json is text": {"manifest.json": b'["x"]'},
+    "a key comes twice": {"manifest.json": b'[{"Config": "a", "Config": "b", "Layers": []}]'},
+    "a key of the index comes twice": {"index.json": b'{"manifests": [], "manifests": []}'},
+    "config is giant": {
+        "manifest.json": b'[{"Config": "c", "Layers": []}]',
+        "c": b"{" + b" " * (9 << 20) + b"}",
+    },
     "config leaves": {"manifest.json": b'[{"Config": "../../etc/passwd", "Layers": []}]'},
     "config is absolute": {"manifest.json": b'[{"Config": "/etc/passwd", "Layers": []}]'},
     "config is a link out": {

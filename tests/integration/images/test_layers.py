@@ -215,6 +215,48 @@ async def test_hostile_entries_are_refused(
     assert tools.leftovers(tmp_path / "images") == []
 
 
+DEEP = "d/" * 600 + "end"
+MORE_HOSTILE: dict[str, list[Any]] = {
+    "NUL in a link": [("a", {"type": tarfile.SYMTYPE, "pax_headers": {"linkpath": "b\0c"}})],
+    "NUL in a hard link": [("a", {"type": tarfile.LNKTYPE, "pax_headers": {"linkpath": "b\0c"}})],
+    "NUL in a path": [("a", {"data": b"x", "pax_headers": {"path": "b\0c"}})],
+    "device of no kernel": [("a", {"type": tarfile.BLKTYPE, "devmajor": 1 << 12, "devminor": 1})],
+    "owner beyond all": [("a", {"uid": (1 << 32) - 1})],
+    "attribute too long": [("a", {"data": b"x", "pax_headers": {"SCHILY.xattr.user.x": "x" * 70_000}})],
+    "size beyond all": [("a", {"data": b"x", "pax_headers": {"size": str(1 << 63)}})],
+    "size below zero": [("a", {"data": b"x", "pax_headers": {"size": "-5"}})],
+    "map of a sparse file that lies": [
+        ("a", {"data": b"x", "pax_headers": {"GNU.sparse.map": "5,9", "GNU.sparse.size": "3"}})
+    ],
+}
+
+
+@pytest.mark.parametrize("entries", MORE_HOSTILE.values(), ids=MORE_HOSTILE.keys())
+async def test_what_no_kernel_would_take_is_refused(
+    pulled: Any, tools: Any, tmp_path: Path, entries: list[Any]
+) -> None:
+    with pytest.raises((InvalidArgument, ResourceExhausted)):
+        await pulled(tools.tar(*entries))
+    assert tools.leftovers(tmp_path / "images") == []
+
+
+async def test_deep_nesting_is_unpacked_and_removed(
+    pulled: Any, store: ImageStore, tools: Any, tmp_path: Path
+) -> None:
+    image = await pulled(tools.tar((DEEP, b"1")), tools.tar((DEEP, b"2"), ("e/" * 600 + "f", b"3")))
+    assert store.read_file(image, DEEP) == b"2"
+    assert [found.problems async for found in store.verify([])] == [(), ()]
+    await store.remove(image.id)
+    assert tools.leftovers(tmp_path / "images") == []
+
+
+async def test_an_image_of_many_layers(pulled: Any, store: ImageStore, tools: Any, tmp_path: Path) -> None:
+    layers = [tools.tar((f"f{number}", b"x"), ("same", str(number).encode())) for number in range(120)]
+    image = await pulled(*layers)
+    assert store.read_file(image, "/same") == b"119"
+    assert len(store.layers(image)) == 120
+
+
 def lying_sizes(tools: Any) -> dict[str, bytes]:
     whole = tools.tar(("file", b"x" * 10_000))
     damaged = bytearray(whole)
@@ -237,9 +279,15 @@ async def test_bombs_stop_at_the_limits(registry: Any, open_store: Any, tools: A
         "devices": tools.tar(*devices),
         "zeros": tools.tar(("zeros", bytes(20 << 20))),
         "tail": tools.tar(("f", b"1")) + bytes(20 << 20),
+        "implied directories": tools.tar(*((f"{n}/" * 50 + "f", b"x") for n in range(20))),
+        "sparse": tools.tar(
+            ("hole", {"pax_headers": {"GNU.sparse.map": "", "GNU.sparse.size": str(1 << 50)}})
+        ),
     }
     async with open_store(tmp_path / "images", max_entries=400, max_layer_bytes=10 << 20) as store:
         for name, layer in bombs.items():
             with pytest.raises(ResourceExhausted, match="more entries or bytes"):
-                await store.pull(registry.push(f"bomb/{name}", "v1", tools.image(layer)), None)
+                await store.pull(
+                    registry.push(f"bomb/{name.replace(' ', '-')}", "v1", tools.image(layer)), None
+                )
         assert tools.leftovers(tmp_path / "images") == []
