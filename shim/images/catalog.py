@@ -226,8 +226,11 @@ class Catalog:
             rest = {name: given for name, given in record.tags.items() if owner[name].id == record.id}
             if rest != record.tags:
                 changed = msgspec.structs.replace(record, tags=rest)
-                self._write(changed)
                 self._admit(changed)
+                try:
+                    self._write(changed)
+                except OSError as error:  # the next start settles it again
+                    log.warning("the names of image %s cannot be written: %s", record.id, error)
 
 
 def decode(data: bytes) -> Record:

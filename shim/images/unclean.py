@@ -78,4 +78,7 @@ class RunningMark:
             return _Mark("", 0.0, True)
 
     def _write(self, mark: _Mark) -> None:
-        files.write_atomic(self._path, msgspec.json.encode(mark), durable=True)
+        try:
+            files.write_atomic(self._path, msgspec.json.encode(mark), durable=True)
+        except OSError as error:  # a full disk is no reason not to start
+            log.warning("a power cut from now on would not be noticed: %s", error)
