@@ -41,6 +41,7 @@ class Puller:
         self._register = register
         self._flights: Flights[Image] = Flights()
         self._hub = ProgressHub()
+        self._warned: set[str] = set()  # of what files of the configuration say, once each
         self._under_way: dict[str, tuple[Tracker, Session]] = {}
 
     @property
@@ -108,8 +109,9 @@ class Puller:
 
     async def _pull(self, ref: reference.Reference, auth: Auth | None, key: str) -> Image:
         found = await self._threads.run(hosts.look_up, self._settings.config_paths, ref.domain)
-        for warning in found.warnings:
+        for warning in set(found.warnings) - self._warned:
             log.warning("%s", warning)
+            self._warned.add(warning)
         session = Session(self._shared, ref, auth, found.hosts)
         tracker = Tracker(str(ref))
         self._under_way[key] = tracker, session

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,31 @@ async def test_ten_callers_cost_one_pull(gateway: Gateway, store: ImageStore, pu
     )
     counters = store.counters
     assert (counters.pulls, counters.joined, counters.succeeded, counters.layers_fetched) == (1, 9, 1, 2)
+
+
+async def test_the_node_s_limit_holds_over_all_pulls(
+    fakes: Any, open_store: Any, tools: Any, tmp_path: Path
+) -> None:
+    registry = fakes()
+    at_once: list[int] = []
+    active: set[str] = set()
+    for number in range(2):
+        built = tools.image(*(tools.tar((f"{number}-{layer}", b"x")) for layer in range(3)))
+        registry.offer(built, tag=f"v{number}")
+        for layer in built.layers:
+
+            def answer(request: Request, data: bytes = built.blobs[layer]) -> Answer:
+                active.add(request.path)
+                at_once.append(len(active))
+                time.sleep(0.05)  # so that others would come, if they could
+                active.discard(request.path)
+                return Answer(body=data)
+
+            registry.answers[f"/blobs/{layer}"] = answer
+    async with open_store(tmp_path / "images", max_downloads=2) as store:
+        await asyncio.gather(*(store.pull(f"{registry.host}/app:v{number}", None) for number in range(2)))
+    assert len(at_once) == 6
+    assert max(at_once) <= 2
 
 
 async def test_how_far_a_pull_is_can_be_asked(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from gateway import Answer, Gateway, Request, TokenServer, openssl, running
 
+from shim.errors import InvalidArgument
 from shim.images.auth import Unauthorized
 from shim.images.store import ImageStore
 from shim.model.image import Auth
@@ -91,6 +92,24 @@ async def test_an_identity_token_is_exchanged_for_a_token(
     assert authorization == ""
     assert form["grant_type"] == ["refresh_token"]
     assert form["scope"] == ["repository:private/login:pull"]
+
+
+async def test_a_token_server_that_is_busy_is_asked_again(
+    store: ImageStore, by_token: Any, built: Any, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = [Answer(503), Answer(429, {"Retry-After": "0"})]
+    answer = tokens.answer
+    monkeypatch.setattr(tokens, "answer", lambda request: busy.pop() if busy else answer(request))
+    assert (await store.pull(f"{by_token.host}/private/login:v1", ALICE)).id == built.id
+    assert (busy, len(tokens.given)) == ([], 1)
+
+
+async def test_credentials_that_are_malformed_are_the_caller_s_mistake(
+    store: ImageStore, by_password: Any, built: Any
+) -> None:
+    with pytest.raises(InvalidArgument, match="the auth of the request is not base64") as caught:
+        await store.pull(f"{by_password.host}/private/login:v1", Auth(auth="s3cret!"))
+    assert "s3cret" not in str(caught.value)
 
 
 async def test_a_registry_token_is_shown_as_it_is(
