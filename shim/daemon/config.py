@@ -191,11 +191,6 @@ class NetworkConfig:
     cni_timeout_s: int = setting(
         60, "of one run of a CNI plugin; then it is killed, with all that it started", _at_least(1)
     )
-    cni_ip_preference: str = setting(
-        "ipv4",
-        "which address of a CNI plugin is the pod's first: ipv4, ipv6, or cni: in the plugin's order",
-        _one_of("ipv4", "ipv6", "cni"),
-    )
 
 
 @dataclass(frozen=True, slots=True)

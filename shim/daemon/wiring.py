@@ -221,6 +221,5 @@ def _networks(config: Config, layout: Layout) -> Networks:
         conf_dirs=network.cni_conf_dirs,
         bin_dirs=network.cni_bin_dirs,
         timeout_s=network.cni_timeout_s,
-        ip_preference=network.cni_ip_preference,
     )
     return Networks(bridge, cni, Mode(network.mode))

@@ -200,7 +200,7 @@ class CniNetwork:
             async with self._exclusively(request.sandbox_id):
                 record = await self._add(record)
                 await self._files.run(self._store.save, record)
-            return cni_result.parse(record.result or {}, self._settings.ip_preference)
+            return cni_result.parse(record.result or {})
         except (ShimError, OSError):
             with contextlib.suppress(ShimError, OSError):  # it is recorded, and the caller tears down too
                 await self._wait_for_delete(request.sandbox_id, request.netns_path, _UNDO_PATIENCE_S)

@@ -21,8 +21,6 @@ from shim.model.network import NetworkResult
 from shim.network import cni_versions
 from shim.network.plugin import POD_INTERFACE
 
-IPV4, IPV6, AS_WRITTEN = "ipv4", "ipv6", "cni"
-
 _NEW_OF_INTERFACES: Final = ("mtu", "socketPath", "pciID")
 _NEW_OF_ROUTES: Final = ("mtu", "advmss", "priority", "table", "scope")
 
@@ -123,12 +121,8 @@ def _to_first(document: Mapping[str, Any]) -> dict[str, Any]:
     return _without(document, ("ips", "routes", "interfaces")) | parts
 
 
-def parse(result: Mapping[str, Any], preference: str = IPV4) -> NetworkResult:
-    """Return what a result says of the pod's interface.
-
-    Args:
-        result: of the last plugin.
-        preference: which address goes first: ``ipv4``, ``ipv6``, or ``cni``: the order of the result.
+def parse(result: Mapping[str, Any]) -> NetworkResult:
+    """Return what the last plugin's result says of the pod's interface; addresses in its order.
 
     Raises:
         FailedPrecondition: it gives the pod no address.
@@ -147,8 +141,6 @@ def parse(result: Mapping[str, Any], preference: str = IPV4) -> NetworkResult:
         raise FailedPrecondition(f"the result has no usable address: {error}") from None
     if not ips:
         raise FailedPrecondition(f"the result has no address for {POD_INTERFACE}")
-    if preference != AS_WRITTEN:
-        ips.sort(key=lambda ip: (ip.version == 4) is (preference == IPV6))
     inside = [each for each in interfaces if each.get("sandbox") and each.get("name") == POD_INTERFACE]
     outside = [str(each.get("name", "")) for each in interfaces if not each.get("sandbox")]
     return NetworkResult(

@@ -41,7 +41,6 @@ class CniSettings:
         conf_dirs: where configurations lie; the first that loads counts.
         bin_dirs: where plugins lie.
         timeout_s: for each run of a plugin.
-        ip_preference: which address goes first: ``ipv4``, ``ipv6``, or ``cni``: as plugins gave them.
     """
 
     directory: str
@@ -49,4 +48,3 @@ class CniSettings:
     conf_dirs: tuple[str, ...] = ("/etc/cni/net.d",)
     bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
     timeout_s: float = 60.0
-    ip_preference: str = "ipv4"

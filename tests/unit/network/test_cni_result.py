@@ -29,19 +29,9 @@ def of_interface(index: object) -> dict[str, Any]:
     return {"interfaces": [{"name": "eth0"}], "ips": [{"address": "10.0.0.2/24", "interface": index}]}
 
 
-@pytest.mark.parametrize(
-    ("preference", "ips"),
-    [
-        ("ipv4", ("10.0.0.2", "fd00::2")),
-        ("ipv6", ("fd00::2", "10.0.0.2")),
-        ("cni", ("fd00::2", "10.0.0.2")),
-    ],
-)
-def test_the_pod_s_interface_counts_and_the_preferred_address_goes_first(
-    preference: str, ips: tuple[str, ...]
-) -> None:
-    result = cni_result.parse(CURRENT, preference)
-    assert result.ips == ips
+def test_the_pod_s_interface_counts() -> None:
+    result = cni_result.parse(CURRENT)
+    assert result.ips == ("fd00::2", "10.0.0.2")
     assert (result.interface, result.host_interface, result.mac) == ("eth0", "veth1", "02:00:00:00:00:03")
 
 
