@@ -54,6 +54,8 @@ _venv() {
   if [ -x "$dir/bin/python" ] && [ "$(cat "$dir/.stamp" 2>/dev/null)" = "$stamp" ]; then return; fi
   local python
   python=$(python_at_least_311) || exit 1
+  # Where the environment to be made anew is first in PATH: what it was made from, not what is removed with it.
+  python=$("$python" -c 'import sys; print(sys._base_executable)') || exit 1
   say "making the virtual environment $dir"
   rm -rf "$dir"
   "$python" -m venv "$dir" 9>&- || die "cannot make a virtual environment with $python"
