@@ -190,7 +190,9 @@ class NodeSide:
             if link.name in names:
                 if link.master != self._index:
                     self._route.request(links.encode_enslave(link.name, self._index))
-                self._route.request(*self._port_up(link.name))
+                for error in self._route.try_request(*self._port_up(link.name)):
+                    if error is not None and error.errno != errno.ENODEV:  # it went with its pod
+                        raise error
 
 
 def bridged_is_seen() -> bool:

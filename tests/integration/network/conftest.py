@@ -209,6 +209,11 @@ class World:
         del machine
         subprocess.run(["ip", "route", "add", "default", "via", OUTSIDE], check=True)
 
+    def protect_switches(self) -> None:
+        """Make /proc/sys read-only, as it is in many containers."""
+        subprocess.run(["mount", "--bind", "/proc/sys", "/proc/sys"], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", "/proc/sys"], check=True)
+
     def nft(self, *commands: str) -> None:
         subprocess.run(["nft", "; ".join(commands)], check=True)
 

@@ -362,3 +362,28 @@ def test_rules_that_drop_what_they_do_not_know_are_told_with_a_remedy_that_works
             assert (await world.network.status()).notes == ()
 
     on_node(body)
+
+
+def test_forwarding_that_is_off_is_turned_on(on_node: OnNode) -> None:
+    async def body(world: Any) -> None:
+        for name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+            switches.set_switch(name, "0")
+        await world.pod(1)
+        assert switches.get("net/ipv4/ip_forward") == switches.get("net/ipv6/conf/all/forwarding") == "1"
+
+    on_node(body)
+
+
+@pytest.mark.parametrize("subnet", ["", "10.1.0.0/16", "fd00:1::/64"])
+def test_switches_that_cannot_be_set_leave_nothing(on_node: OnNode, subnet: str) -> None:
+    async def body(world: Any) -> None:
+        world.protect_switches()
+        world.network = world.bridge(subnet=subnet)
+        with pytest.raises(
+            FailedPrecondition, match=r"cannot set /proc/sys/net/\S+ to \d: Read-only file system"
+        ):
+            await world.pod(1)
+        assert (world.links(), world.tables(), world.leases()) == ({"lo"}, [], [])
+        assert "Read-only file system" in (await world.network.status()).message
+
+    on_node(body)

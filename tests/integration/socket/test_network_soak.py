@@ -220,13 +220,14 @@ class Churn:
         self._daemon = daemon
         self._up = threading.Event()
         self._up.set()
-        self._begun = itertools.count()
+        self._given_up = False
         self.errors: list[str] = []
 
     def patiently(self, ask: Callable[[], T]) -> T:
         """Return an answer; a daemon that is not there is waited for."""
         while True:
             self._up.wait()
+            assert not self._given_up, "the daemon did not come back"
             try:
                 return ask()
             except (grpc.RpcError, ValueError) as error:
@@ -264,8 +265,13 @@ class Churn:
     def kill(self) -> None:
         """Kill the daemon in the middle, and start another."""
         self._up.clear()
-        self._daemon.restart(signal.SIGKILL)
-        self._up.set()
+        try:
+            self._daemon.restart(signal.SIGKILL)
+        except BaseException:
+            self._given_up = True
+            raise
+        finally:
+            self._up.set()
 
 
 def test_pods_that_come_and_go_while_the_daemon_is_killed_leave_nothing(daemon: Any) -> None:
