@@ -12,7 +12,8 @@ few however many pods there are.
 
 The guard is the price of ports on 127.0.0.1: answers to them are let in by route_localnet, and so would be a
 pod that calls what listens on the node's loopback (CVE-2020-8558). IPv6 has no such switch: nothing of ::1
-leaves the loopback interface, so what goes there is led nowhere, and refused at once instead of lost.
+enters or leaves the loopback interface, so it needs no guard; and what goes there is led nowhere, and refused
+at once instead of lost.
 """
 
 from __future__ import annotations
@@ -142,11 +143,12 @@ def plan_table(bridge: str, pool: Network, *, masquerade: bool, isolated: bool =
     version, table = pool.version, nft.Table(bridge, pool.version)
     sources = _plan_sources(bridge, pool, masquerade)
     chains = {
-        "guard": ("filter", nft.PREROUTING, nft.PRIORITY_RAW, _plan_guard(bridge, version)),
         "prerouting": ("nat", nft.PREROUTING, nft.PRIORITY_DST, _plan_ports(version)),
         "output": ("nat", nft.OUTPUT, nft.PRIORITY_DST, _plan_ports(version)),
         "postrouting": ("nat", nft.POSTROUTING, nft.PRIORITY_SRC, sources),
     }
+    if version == 4:
+        chains["guard"] = ("filter", nft.PREROUTING, nft.PRIORITY_RAW, _plan_guard(bridge))
     if isolated:
         chains["forward"] = ("filter", nft.FORWARD, nft.PRIORITY_FILTER, [_plan_isolation(bridge)])
     todo = [nft.new_table(table), nft.delete_table(table), nft.new_table(table)]
@@ -193,9 +195,14 @@ def _interface(key: int, name: str) -> list[Expression]:
     return [nft.meta(key, REG_NAME), nft.compare(REG_NAME, nft.EQUAL, name.encode().ljust(16, b"\0"))]
 
 
-def _plan_guard(bridge: str, version: int) -> list[list[Expression]]:
-    from_bridge, loopback = _interface(nft.META_IIFNAME, bridge), _LOOPBACK[version]
-    return [[*from_bridge, *_within(offsets, loopback), nft.drop()] for offsets in (_SOURCE, _DESTINATION)]
+def _plan_guard(bridge: str) -> list[list[Expression]]:
+    """Return rules that every packet between pods meets: one byte tells that most are of no concern."""
+    first_byte = nft.compare(REG[0], nft.EQUAL, _LOOPBACK[4].network_address.packed[:1])
+    from_bridge = _interface(nft.META_IIFNAME, bridge)
+    return [
+        [nft.payload(nft.NETWORK, offsets[4], 1, REG[0]), first_byte, *from_bridge, nft.drop()]
+        for offsets in (_SOURCE, _DESTINATION)
+    ]
 
 
 def _plan_isolation(bridge: str) -> list[Expression]:
