@@ -36,7 +36,7 @@ def read_bytes(path: str) -> bytes:
     """Return what a cgroup file says, for those who read many: one open, read and close where it is short.
 
     Measured: 6 us, against 1 us for a file that is kept open. For a thousand containers with ten files each
-    that would be ten thousand descriptors, to save 50 ms of each ten seconds.
+    that would be ten thousand descriptors, each with a page of the kernel's, to save 50 ms in ten seconds.
 
     Raises:
         KernelError: ENOENT once the cgroup is gone, or where its controller is not enabled; ENODEV if it goes

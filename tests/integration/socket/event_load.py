@@ -84,7 +84,8 @@ class Stalled:
     def read(self) -> None:
         """Read to the end of the stream."""
         try:
-            self.times += [event.created_at for event in self._call]
+            for event in self._call:
+                self.times.append(event.created_at)
         except grpc.RpcError as error:
             self.error = error
         self._channel.close()
