@@ -98,7 +98,9 @@ class Churn:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pods", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--kills", type=int, default=20)

@@ -210,11 +210,15 @@ def overlay(lowers: tuple[str, ...], directory: Path) -> Iterator[Path]:
     """Give the tree that a container of these layers would see."""
     empty = directory / "empty"
     empty.mkdir(exist_ok=True)
-    fd = mount.new_mount("overlay", "overlay", (f"lowerdir={':'.join((*lowers, str(empty)))}",))
-    try:
+    with contextlib.ExitStack() as stack:
+        links = []  # short: fsconfig(2) takes 255 bytes
+        for lower in (*lowers, str(empty)):
+            fd = os.open(lower, os.O_PATH)
+            stack.callback(os.close, fd)
+            links.append(f"/proc/self/fd/{fd}")
+        fd = mount.new_mount("overlay", "overlay", (f"lowerdir={':'.join(links)}",))
+        stack.callback(os.close, fd)
         yield Path(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

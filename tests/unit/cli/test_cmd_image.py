@@ -37,6 +37,7 @@ class Daemon:
     def load(self, chunks: Iterator[own.LoadChunk], _context: grpc.ServicerContext) -> own.LoadResponse:
         received = list(chunks)
         self.seen["load"] = (received[0].name, b"".join(chunk.data for chunk in received))
+        self.seen["pinned"] = received[0].pinned
         return own.LoadResponse(images=[own.LoadedImage(id=IMAGE.id, repo_tags=IMAGE.repo_tags)])
 
     def save(self, request: own.SaveRequest, context: grpc.ServicerContext) -> Iterator[own.SaveChunk]:
@@ -44,6 +45,18 @@ class Daemon:
         if "broken" in request.names:
             context.abort(grpc.StatusCode.NOT_FOUND, "image 'broken' not found")
         yield own.SaveChunk(data=b"two")
+
+    def verify(self, request: own.VerifyRequest, _context: Any) -> Iterator[own.LayerVerdict]:
+        self.seen["verify"] = request
+        yield own.LayerVerdict(diff_id="sha256:" + "01" * 32, images=["a:1"])
+        yield own.LayerVerdict(
+            diff_id="sha256:" + "02" * 32,
+            images=["a:1"],
+            containers=["c" * 64],
+            problems=["'etc/passwd': its mode is 666 instead of 644"],
+            mended=request.repair,
+            reason="" if request.repair else "not asked for",
+        )
 
     def list_images(self, _request: Any, _context: Any) -> cri.ListImagesResponse:
         return cri.ListImagesResponse(images=[IMAGE, cri.Image(id="sha256:" + "ef" * 32, size=5)])
@@ -75,6 +88,9 @@ def handlers(daemon: Daemon) -> Iterator[grpc.GenericRpcHandler]:
             "Pull": grpc.unary_stream_rpc_method_handler(daemon.pull, own.PullRequest.FromString, encode),
             "Load": grpc.stream_unary_rpc_method_handler(daemon.load, own.LoadChunk.FromString, encode),
             "Save": grpc.unary_stream_rpc_method_handler(daemon.save, own.SaveRequest.FromString, encode),
+            "Verify": grpc.unary_stream_rpc_method_handler(
+                daemon.verify, own.VerifyRequest.FromString, encode
+            ),
         },
     )
 
@@ -124,6 +140,30 @@ def test_load_sends_the_file(daemon: Daemon, tmp_path: Path) -> None:
     code, out, _ = run("load", "-i", str(archive), "--name", "b:2")
     assert (code, out) == (0, "abababababab docker.io/library/a:1\n")
     assert daemon.seen["load"] == ("b:2", archive.read_bytes())
+
+
+def test_load_pins(daemon: Daemon) -> None:
+    assert run("load", "--pin", stdin=b"bytes")[0] == 0
+    assert daemon.seen["pinned"]
+
+
+def test_verify_says_what_is_damaged_and_who_uses_it(daemon: Daemon) -> None:
+    code, out, _ = run("verify", "a:1")
+    assert code == 1
+    assert out.splitlines() == [
+        "020202020202 damaged: a:1",
+        "  'etc/passwd': its mode is 666 instead of 644",
+        "  not mended: not asked for",
+        "  containers that use it, to be started again: cccccccccccc",
+        "2 layers checked, 1 damaged, 0 mended",
+    ]
+    assert list(daemon.seen["verify"].names) == ["a:1"]
+
+
+def test_verify_mends_with_credentials(daemon: Daemon) -> None:
+    code, out, _ = run("verify", "--repair", "--username", "u", "--password-stdin", stdin="p4ss\n")
+    assert (code, out.splitlines()[-1]) == (0, "2 layers checked, 0 damaged, 1 mended")
+    assert (daemon.seen["verify"].repair, daemon.seen["verify"].password) == (True, "p4ss")
 
 
 def test_load_reads_standard_input(daemon: Daemon) -> None:
