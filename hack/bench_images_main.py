@@ -81,7 +81,7 @@ def fresh_ext4() -> Iterator[str]:
 
     An ext4 without a journal, for one, takes long to make files where many were removed in the last minute.
     """
-    with tempfile.TemporaryDirectory(prefix="cri-bench-", dir="/var/tmp") as directory:
+    with tempfile.TemporaryDirectory(prefix="cri-shim-test-", dir="/var/tmp") as directory:
         file, place = f"{directory}/disk", f"{directory}/mounted"
         os.mkdir(place)
         with open(file, "wb") as disk:
@@ -208,7 +208,7 @@ def main() -> int:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with contextlib.ExitStack() as stack:
         place = options.place or stack.enter_context(fresh_ext4())
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cri-bench-", dir=place)))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cri-shim-test-", dir=place)))
         registry = stack.enter_context(made.registry(directory))
         images = {
             "large": registry.push("large", made.large(options.mib)),

@@ -196,7 +196,7 @@ def main() -> int:
     wrong: list[str] = []
     with contextlib.ExitStack() as stack:
         directory = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="power-cut-", dir="/dev/shm"))
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="cri-shim-test-", dir="/dev/shm"))
         )
         registry = stack.enter_context(made.registry(directory))
         references = images(registry)
