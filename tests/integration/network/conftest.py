@@ -270,19 +270,22 @@ class World:
 
     def send_frame(self, pod: Namespace, source: str, target: str, port: int) -> None:
         """Send a datagram to the node's hardware address, past the pod's own routing."""
+        ends_of_it = [ipaddress.ip_address(each).packed for each in (source, target)]
         data = struct.pack(">HHHH", port, port, 12, 0) + b"let!"
-        header = struct.pack(
-            ">BBHHHBBH4s4s",
-            *(0x45, 0, 20 + len(data), 0, 0, 64, socket.IPPROTO_UDP, 0),
-            socket.inet_aton(source),
-            socket.inet_aton(target),
-        )
-        total = sum(struct.unpack(">10H", header))
-        checksum = struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF)
+        if ":" in source:
+            pseudo = b"".join(ends_of_it) + struct.pack(">II", len(data), socket.IPPROTO_UDP) + data
+            data = data[:6] + checksum(pseudo) + data[8:]
+            packet = struct.pack(">IHBB", 6 << 28, len(data), socket.IPPROTO_UDP, 64) + b"".join(ends_of_it)
+            kind = b"\x86\xdd"
+        else:
+            head = (0x45, 0, 20 + len(data), 0, 0, 64, socket.IPPROTO_UDP, 0)
+            packet = struct.pack(">BBHHHBBH4s4s", *head, *ends_of_it)
+            packet = packet[:10] + checksum(packet) + packet[12:]
+            kind = b"\x08\0"
         ends = [links.mac_of(ipaddress.IPv4Address(each)) for each in ("10.88.0.1", self.address(1))]
-        frame = b"".join(bytes.fromhex(mac.replace(":", "")) for mac in ends) + b"\x08\0"
+        frame = b"".join(bytes.fromhex(mac.replace(":", "")) for mac in ends) + kind
         with pod.do(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sock:
-            sock.sendto(frame + header[:10] + checksum + header[12:] + data, ("eth0", 0))
+            sock.sendto(frame + packet + data, ("eth0", 0))
 
     def connect(self, address: str, port: int) -> Callable[[], socket.socket]:
         """Return what connects from the node."""
@@ -326,6 +329,14 @@ def listening(
     if kind == socket.SOCK_STREAM:
         sock.listen()
     return sock
+
+
+def checksum(data: bytes) -> bytes:
+    """Return the checksum of RFC 1071 over an even number of bytes."""
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack(">H", ~total & 0xFFFF)
 
 
 def plain(address: str) -> str:

@@ -107,3 +107,20 @@ def test_pods_do_not_reach_what_listens_on_the_nodes_loopback(on_node: OnNode) -
             secret.recvfrom(100)
 
     on_node(body)
+
+
+def test_pods_do_not_reach_the_loopback_address_of_ipv6(on_node: OnNode) -> None:
+    async def body(world: Any) -> None:
+        pod = await world.pod(1)
+        own, gateway = world.address(1, 6), world.gateway(6)
+        secret = world.listen(9000, "::1", socket.SOCK_DGRAM)
+        witness = world.listen(9000, gateway, socket.SOCK_DGRAM)
+        for source, target in ((own, "::1"), ("::1", gateway), (own, gateway)):
+            world.send_frame(pod, source, target, 9000)
+        assert witness.recvfrom(100)[1][0] == own  # so the others had their time
+        for sock in (secret, witness):
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recvfrom(100)
+
+    on_node(body)
