@@ -124,6 +124,11 @@ def overlap(one: Network, other: Network) -> bool:
     return False
 
 
+def takes_part_of(route: Network, pool: Network) -> bool:
+    """Tell whether a route would take packets from a pool's own; a wider one does not. Pure."""
+    return route.prefixlen >= pool.prefixlen and overlap(route, pool)
+
+
 def candidates(version: int, preferred: Network | None = None) -> Iterator[Network]:
     """Yield ranges to choose from: ``preferred``, then some of RFC 1918, or random ones of RFC 4193."""
     if preferred is not None:
@@ -156,7 +161,7 @@ def check_told(route: NetlinkSocket, bridge: str, ranges: Iterable[Network]) -> 
     for pool in ranges:
         for each in _foreign_routes(route, bridge, pool.version):
             there = each.destination
-            if there.prefixlen >= pool.prefixlen and overlap(there, pool):
+            if takes_part_of(there, pool):
                 raise FailedPrecondition(
                     f"the pods' range {pool} overlaps {there}, which leads to {_name(route, each.index)}:"
                     " set network.subnet to another range, or to nothing"

@@ -19,7 +19,7 @@ from shim.network.forwarding import Chain
 from shim.network.links import Network
 from shim.network.netlink import NetlinkError
 from shim.network.settings import DEFAULT_BRIDGE
-from shim.network.subnets import overlap
+from shim.network.subnets import takes_part_of
 
 _FAMILIES: Final = {4: 2, 6: 10}  # AF_* by IP version
 _TABLE_MAIN: Final = 254
@@ -105,7 +105,7 @@ def problems(survey: Survey, bridge: str, subnet: str) -> list[tuple[str, str]]:
         )
         for ours in pools.parse("network.subnet", subnet)
         for network, name in survey.routes
-        if name != bridge and overlap(ours, network)
+        if name != bridge and takes_part_of(network, ours)
     ]
     found += [forwarding.describe(chain, bridge) for chain in survey.droppers]
     return found + [forwarding.describe_legacy(program, bridge) for program in survey.legacy]

@@ -107,12 +107,16 @@ def test_systemd_as_driver_needs_systemd(tmp_path: Path) -> None:
 def test_a_name_or_range_that_is_taken_is_found(tmp_path: Path) -> None:
     there = Survey(
         (Link("cri-shim0", "dummy"),),
-        ((IPv4Network("10.88.1.0/24"), "eth0"), (IPv6Network("fd00::/48"), "eth0")),
+        (
+            (IPv4Network("10.88.1.0/24"), "eth0"),
+            (IPv6Network("fd00::/64"), "eth0"),
+            (IPv6Network("fd00::/48"), "eth0"),
+        ),
     )
     config = Config(network=NetworkConfig(subnet="10.88.0.0/16,fd00::/64"))
     found = [each.found for each in bad(examine(host(tmp_path, network=there), config))]
     assert len(found) == 3
-    assert "network.subnet fd00::/64 overlaps fd00::/48" in found[2]
+    assert "network.subnet fd00::/64 overlaps fd00::/64" in found[2]
     assert "is no bridge but a dummy" in found[0]
     assert "overlaps 10.88.1.0/24" in found[1]
 
