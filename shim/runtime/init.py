@@ -137,7 +137,7 @@ def _second_stage(plan: Plan, context: Context) -> None:
         if context.tty_master is not None:
             os.close(context.tty_master)
         if plan.hold:
-            _wait_for_go(context)
+            _carry_out((_process.AwaitGo(),), context)
         _carry_out(plan.stage2, context)
     except BaseException as error:
         _fail(error, context)
@@ -154,13 +154,6 @@ def _carry_out(steps: tuple[Step, ...], context: Context) -> None:
     for step in steps:
         context.stage = step.describe()
         step.execute(context)
-
-
-def _wait_for_go(context: Context) -> None:
-    context.stage = "wait for the go"
-    wire.send(context.fds["sync"], {"type": "held"})
-    if not os.read(context.fds["sync"], 1):
-        os._exit(_FAILED)
 
 
 def _fail(error: BaseException, context: Context) -> NoReturn:

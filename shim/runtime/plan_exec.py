@@ -21,7 +21,7 @@ from shim.runtime.privileges import Privileges
 from shim.runtime.steps import Step
 from shim.runtime.steps_mounts import OpenTerminalHere
 from shim.runtime.steps_namespaces import EnterV1Cgroups, JoinHeld, JoinProcess, OpenCgroups
-from shim.runtime.steps_process import Keyring, Streams
+from shim.runtime.steps_process import AwaitGo, Keyring, Streams
 from shim.runtime.steps_users import BecomeRoot
 
 # The mount namespace brings the container's root with it.
@@ -38,6 +38,7 @@ def plan_exec(
     limits: Limits,
     *,
     tty: bool = False,
+    hold: bool = False,
 ) -> Plan:
     """Return the plan: join all namespaces of the container's process, then be as it is.
 
@@ -49,6 +50,8 @@ def plan_exec(
         privileges: as the container's.
         limits: as the container's.
         tty: it gets a terminal, and TERM says so.
+        hold: it waits for the daemon's go when nothing is left to do but to enter the container's cgroups of
+            version 1 (in which it could be frozen, and is counted), to become the user, and execve.
     """
     # Where cgroups are delegated by namespace, as systemd mounts them, nobody inside one gives birth to a
     # process in a cgroup unless its own lies inside too: stage 2 is born first, and joins then.
@@ -72,6 +75,7 @@ def plan_exec(
         *begin,
         *terminal,
         Streams(spec.user.uid, spec.user.gid),
+        *((AwaitGo(),) if hold else ()),
         EnterV1Cgroups(len(join.v1_tasks)),
         *plan_program(spec, argv, privileges),
     )

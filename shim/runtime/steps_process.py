@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 from shim.errors import ExecFailed, InvalidArgument, KernelError
 from shim.kernel import capabilities, paths, process, seccomp, tty
+from shim.runtime import wire
 from shim.runtime.context import Context
 from shim.runtime.steps import Step, step
 
@@ -21,6 +22,7 @@ _PROCESSORS: Final = range(os.sysconf("SC_NPROCESSORS_CONF"))
 _NO_DIRECTORY: Final = (errno.ELOOP, errno.ENOENT, errno.ENOTDIR)
 _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
+_UNWANTED: Final = 128
 
 
 @step
@@ -162,6 +164,20 @@ class EnterDirectory(Step):
             os.getcwd()
         except FileNotFoundError:
             raise InvalidArgument(f"working directory {self.path!r} is not inside the container") from None
+
+
+@step
+@dataclass(frozen=True, slots=True)
+class AwaitGo(Step):
+    """Wait until the daemon says go; end where it lets go of its side instead."""
+
+    SAYS: ClassVar = "wait for the go"
+
+    def execute(self, context: Context) -> None:
+        """Tell that all before is done, and read one byte."""
+        wire.send(context.fds["sync"], {"type": "held"})
+        if not os.read(context.fds["sync"], 1):
+            os._exit(_UNWANTED)
 
 
 @step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -89,8 +90,12 @@ class Launcher(Protocol):
         argv: tuple[str, ...],
         place: Place,
         streams: StreamOptions = ...,
+        go: asyncio.Future[None] | None = ...,
     ) -> dict[str, int]:
-        """Start a process in a container; return our ends of its streams, by name, to be closed."""
+        """Start a process in a container; return our ends of its streams, by name, to be closed.
+
+        With ``go`` all is made ready, and the program is executed once that is done.
+        """
 
     async def sockets(self, spec: SandboxSpec, count: int) -> dict[str, int]:
         """Open TCP sockets in the network namespace of a pod; return them by name, to be closed."""

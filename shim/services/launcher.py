@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from shim.errors import FailedPrecondition, NotFound, ShimError
+from shim.errors import FailedPrecondition, NotFound, ShimError, Unavailable
 from shim.kernel import capabilities, mount
 from shim.model import ids
 from shim.model.cgroup import Place
@@ -183,10 +184,12 @@ class Launcher:
         argv: tuple[str, ...],
         place: Place,
         streams: StreamOptions = OUTPUT,
+        go: asyncio.Future[None] | None = None,
     ) -> dict[str, int]:
         """Start a process in a container; return our ends of its streams, by name, to be closed.
 
         These are ``stdin``, ``stdout`` and ``stderr`` as asked for, or ``tty``, the master of its terminal.
+        With ``go`` all is made ready, and the program is executed once that is done.
 
         Raises:
             ExecFailed: the program is missing or may not be run.
@@ -196,10 +199,18 @@ class Launcher:
         spec, process = view.spec, view.status.process
         if process is None or process.boot_id != self._boot_id:
             raise FailedPrecondition(f"cannot exec in container {spec.id!r}: it does not run")
-        privileges = self._privileges(spec)
-        plan = plan_exec(spec, process, argv, place.join, privileges, self._limits, tty=streams.tty)
+        if go is not None and self._has_tracer(spec):
+            await _done(go)  # nothing of ours waits where somebody may trace it
+            go = None
+        privileges, hold = self._privileges(spec), go is not None
+        plan = plan_exec(
+            spec, process, argv, place.join, privileges, self._limits, tty=streams.tty, hold=hold
+        )
         plan = self._hidden(plan, spec, privileges)
-        child = await self._fork_exec(spec, exec_id, plan, place, streams)
+        request = ForkRequest(
+            exec_id, protocol.EXEC, encode_plan(plan), _stdio(spec, streams), kill_dir=place.kill_dir, go=go
+        )
+        child = await self._fork_exec(spec, request)
         self._warn(f"exec {exec_id} in container {spec.id}", child)
         return dict(child.fds)
 
@@ -216,12 +227,7 @@ class Launcher:
         child = await self._client.fork(ForkRequest(ids.new_id(), protocol.NAMESPACES, encode_plan(plan)))
         return dict(child.fds)
 
-    async def _fork_exec(
-        self, spec: ContainerSpec, exec_id: str, plan: Plan, place: Place, streams: StreamOptions
-    ) -> Child:
-        request = ForkRequest(
-            exec_id, protocol.EXEC, encode_plan(plan), _stdio(spec, streams), kill_dir=place.kill_dir
-        )
+    async def _fork_exec(self, spec: ContainerSpec, request: ForkRequest) -> Child:
         try:
             return await self._client.fork(request)
         except NotFound:
@@ -229,9 +235,7 @@ class Launcher:
 
     def _hidden(self, plan: Plan, spec: ContainerSpec, privileges: Privileges) -> Plan:
         """Return the plan of a process that enters a PID namespace, so that nobody in it gains by that."""
-        if spec.userns is not None:  # nobody there has a capability over a process of the node
-            return plan
-        if not has_tracer((spec, *self._find_containers(spec.sandbox_id)), self._available):
+        if not self._has_tracer(spec):
             return plan
         lack = ""
         if not seccomp_answers.allows_an_early_filter(privileges.seccomp):
@@ -243,6 +247,12 @@ class Launcher:
         text = f"a container of the pod with SYS_PTRACE could take over what starts beside it: {lack}"
         self._tell(f"container {spec.id}", text)
         return plan
+
+    def _has_tracer(self, spec: ContainerSpec) -> bool:
+        """Return whether somebody in the pod could trace a process of the node's root that is seen there."""
+        if spec.userns is not None:  # nobody there has a capability over a process of the node
+            return False
+        return has_tracer((spec, *self._find_containers(spec.sandbox_id)), self._available)
 
     def _container_plan(self, sandbox: SandboxSpec, spec: ContainerSpec, place: Place) -> ContainerPlan:
         directory = self._layout.sandbox(sandbox.id)
@@ -297,6 +307,17 @@ class Launcher:
         level = logging.DEBUG if text in self._told else logging.WARNING
         self._told.add(text)
         log.log(level, "%s: %s", what, text)
+
+
+async def _done(go: asyncio.Future[None]) -> None:
+    """Wait for the go.
+
+    Raises:
+        Unavailable: nobody is there any more.
+    """
+    await asyncio.wait((go,))
+    if go.cancelled():
+        raise Unavailable("an exec is not wanted any more")
 
 
 def _stdio(spec: ContainerSpec, streams: StreamOptions) -> Stdio:

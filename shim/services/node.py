@@ -23,14 +23,17 @@ from shim.services.log_usage import LogUsage
 from shim.services.pools import Pools
 from shim.services.rates import Rates
 from shim.services.records import Records
+from shim.services.socket_stock import SocketStock
 from shim.services.timeline import Timeline
 from shim.services.waiters import Waiters
 from shim.store.layout import Layout
 
 if TYPE_CHECKING:
+    from shim.services.containers.exec import ExecAhead
     from shim.services.containers.stopping import Stopping
 
 DEFAULT_HANDLER: Final = "cri-shim"
+_UNDO_S: Final = 1.0  # a process that the kernel cannot kill must not keep the daemon
 DEFAULT_EXEC_OUTPUT_BYTES: Final = (
     8 * 1024 * 1024
 )  # both streams: half of what a kubelet takes in one message
@@ -115,6 +118,8 @@ class Node:
         making: ids of sandboxes that are being made; no list shows them.
         inits: ids of sandboxes whose init runs.
         stops: the stops under way, by container id.
+        execs_ahead: execs that wait for their clients.
+        sockets: in networks of pods, for connections to come.
         exec_numbers: numbers for the cgroups of execs, never the same twice in the life of a daemon.
         timeline: what has happened, for a person who asks.
         send_signal: sends a signal to a process, if it is still the same one.
@@ -139,6 +144,8 @@ class Node:
     background: Background = field(default_factory=Background)
     waiters: Waiters = field(default_factory=Waiters)
     stops: dict[str, tuple[Stopping, asyncio.Task[None]]] = field(default_factory=dict)
+    execs_ahead: set[ExecAhead] = field(default_factory=set)
+    sockets: SocketStock = field(default_factory=SocketStock)
     making: set[str] = field(default_factory=set)
     inits: set[str] = field(default_factory=set)
     timeline: Timeline = field(default_factory=Timeline)
@@ -148,6 +155,9 @@ class Node:
 
     async def close(self) -> None:
         """End what is under way, in the order in which one thing needs the other; containers go on."""
+        if self.execs_ahead:
+            await asyncio.wait([ahead.close() for ahead in self.execs_ahead.copy()], timeout=_UNDO_S)
+        self.sockets.close()
         await self.flights.close()
         await self.background.close()
         await self.timeline.close()

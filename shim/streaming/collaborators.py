@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from shim.model.streams import StreamOptions
 
@@ -35,11 +36,25 @@ class Session(Protocol):
 class Streams(Protocol):
     """Opens what clients ask for (``services.streams.NodeStreams``)."""
 
-    async def exec(self, container_id: str, argv: tuple[str, ...], options: StreamOptions) -> Session:
+    def expect_exec(self, container_id: str, argv: tuple[str, ...], options: StreamOptions) -> Any:
+        """Make ready what a client is about to run; return what ``exec`` gets then.
+
+        What is not used soon is undone by itself.
+        """
+
+    async def exec(
+        self, container_id: str, argv: tuple[str, ...], options: StreamOptions, ahead: Any = None
+    ) -> Session:
         """Run a program in a container."""
 
     async def attach(self, container_id: str, options: StreamOptions) -> Session:
         """Attach to a container."""
+
+    def expect_ports(self, sandbox_id: str) -> None:
+        """Make ready for a client who is about to forward ports; undone by itself if he does not come."""
+
+    def forwarding(self, sandbox_id: str) -> AbstractContextManager[None]:
+        """Be ready within for connections to a pod."""
 
     async def dial(self, sandbox_id: str, port: int) -> socket.socket:
         """Connect to a port of a pod; the socket does not block."""

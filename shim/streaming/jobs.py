@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from shim.model.streams import StreamOptions
 from shim.streaming.collaborators import Session, Streams
@@ -14,12 +14,17 @@ from shim.streaming.wire import Tcp
 
 @dataclass(frozen=True, slots=True)
 class Exec:
-    """Run a program in a container."""
+    """Run a program in a container.
+
+    Attributes:
+        ahead: what was made ready for it (``Streams.expect_exec``).
+    """
 
     KIND: ClassVar = "exec"
     container_id: str
     argv: tuple[str, ...]
     options: StreamOptions
+    ahead: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +74,5 @@ class Agreed:
 async def open_session(job: Command, streams: Streams) -> Session:
     """Open what a command asks for."""
     if isinstance(job, Exec):
-        return await streams.exec(job.container_id, job.argv, job.options)
+        return await streams.exec(job.container_id, job.argv, job.options, job.ahead)
     return await streams.attach(job.container_id, job.options)

@@ -96,8 +96,9 @@ class StreamingServer:
         await self._server.wait_closed()
 
     def exec_url(self, container_id: str, argv: tuple[str, ...], options: StreamOptions) -> str:
-        """Return where a program's streams are; it is started by the connection."""
-        return self._url("exec", Exec(container_id, argv, options))
+        """Return where a program's streams are; it is executed once the connection asks for it."""
+        ahead = self._streams.expect_exec(container_id, argv, options)
+        return self._url("exec", Exec(container_id, argv, options, ahead))
 
     def attach_url(self, container_id: str, options: StreamOptions) -> str:
         """Return where a container's streams are."""
@@ -105,6 +106,7 @@ class StreamingServer:
 
     def port_forward_url(self, sandbox_id: str, ports: tuple[int, ...]) -> str:
         """Return where a sandbox's ports are; no ports: the streams name them."""
+        self._streams.expect_ports(sandbox_id)
         return self._url("portforward", PortForward(sandbox_id, ports))
 
     def _url(self, kind: str, job: Job) -> str:

@@ -45,7 +45,8 @@ async def serve_ports(job: PortForward, wire: Wire, streams: Streams, limits: Li
     """Forward what the client opens channels for, until it is gone."""
     pairs = port_forward.Pairs(functools.partial(streams.dial, job.sandbox_id), limits.streams_s)
     try:
-        await SpdyChannels(wire, limits, pairs.opened, pairs.stands_still).run()
+        with streams.forwarding(job.sandbox_id):
+            await SpdyChannels(wire, limits, pairs.opened, pairs.stands_still).run()
     finally:
         await pairs.close()
 

@@ -85,7 +85,8 @@ async def _serve_ports(
                     await channel.write(port.to_bytes(2, "little"))
                 tasks.create_task(port_forward.forward(dial, port, data, error, halves=False))
 
-    await until_either(work(), mux.run())
+    with streams.forwarding(job.sandbox_id):
+        await until_either(work(), mux.run())
     socket.close()
 
 

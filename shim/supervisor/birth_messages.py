@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -17,6 +18,7 @@ class Messages:
     Args:
         fd: the socket.
         watch: called when something begins that may take for ever, and when it is over.
+        go: done when a child that waits may go on, cancelled when it is to end; None: it does not wait.
 
     Attributes:
         fds: descriptors that came up, by name; the caller's once ``end`` has returned.
@@ -24,7 +26,9 @@ class Messages:
         doing: what it does that may take for ever; empty for nothing.
     """
 
-    def __init__(self, fd: int, watch: Callable[[bool], None]) -> None:
+    def __init__(
+        self, fd: int, watch: Callable[[bool], None], go: asyncio.Future[None] | None = None
+    ) -> None:
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
         self._loop = asyncio.get_running_loop()
@@ -34,6 +38,7 @@ class Messages:
         self.warnings: list[str] = []
         self.doing = ""
         self._watch = watch
+        self._go = go
         self._loop.add_reader(self._sock.fileno(), self._readable)
 
     async def end(self) -> None:
@@ -88,7 +93,18 @@ class Messages:
             case {"type": "doing", "what": what}:
                 self.doing = str(what)
                 self._watch(bool(what))
+            case {"type": "held"} if self._go is not None:
+                self._go.add_done_callback(self._let_go)
             case {"type": "error"}:
                 self._error = self._error or wire.decode_error(message)
         for fd in fds:
             os.close(fd)
+
+    def _let_go(self, go: asyncio.Future[None]) -> None:
+        if self._sock.fileno() < 0:
+            return
+        with contextlib.suppress(OSError):  # it has died: its end is told otherwise
+            if go.cancelled():
+                self._sock.shutdown(socket.SHUT_WR)
+            else:
+                self._sock.send(b"g")

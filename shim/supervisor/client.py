@@ -46,6 +46,7 @@ class ForkRequest:
         log: where a container's output goes.
         kill_dir: cgroup2 directory by which all of it is killed; empty for none.
         fds: others to keep, such as those of ``Cgroups.oom_watch``; they are taken over, also by a failure.
+        go: for a plan that waits for the go: done when it may go on, cancelled when it is to end.
     """
 
     id: str
@@ -55,6 +56,7 @@ class ForkRequest:
     log: LogConfig | None = None
     kill_dir: str = ""
     fds: Mapping[str, int] = field(default_factory=dict)
+    go: asyncio.Future[None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,7 @@ class SupervisorClient:
         ours, theirs = unix.socketpair()
         scope = asyncio.timeout(None)
         messages = birth_messages.Messages(
-            ours, lambda begins: _limit(scope, self._stall_s if begins else None)
+            ours, lambda begins: _limit(scope, self._stall_s if begins else None), request.go
         )
         fds = {"plan": plan, "sync": theirs} | streams.childs | dict(kept)
         names, numbers = packets.split(fds)

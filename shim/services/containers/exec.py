@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
-from shim.errors import FailedPrecondition, InvalidArgument
+from shim.errors import FailedPrecondition, InvalidArgument, ShimError
 from shim.model import ids
 from shim.model.container import ContainerState, ExitRecord
 from shim.model.streams import StreamOptions
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 _HANG_UP_S: Final = 1.0  # how long a program has to end by itself when its streams are gone
 _KILLED_WITHIN_S: Final = 5.0  # a process that the kernel cannot kill must not keep the caller
+_MOST_AHEAD: Final = 16  # processes that wait for their clients, on the whole node
+
+AHEAD_S: Final = 2.0  # a kubelet connects at once; who comes later waits for the whole start
 
 
 class ExecSession(StreamEnds):
@@ -73,10 +76,78 @@ class _Opening:
     Attributes:
         left: set when he does not wait any more.
         session: once there is one.
+        go: done when the program may be executed; None: at once.
     """
 
     left: asyncio.Event = field(default_factory=asyncio.Event)
     session: ExecSession | None = None
+    go: asyncio.Future[None] | None = None
+
+
+class ExecAhead:
+    """An exec that is made ready while its client is still on its way: all but execve is done.
+
+    Its process waits in the container's namespaces, as root of the node but for those, and executes nothing
+    before the go. Where that does not come soon, the process is killed, and the exec starts from the
+    beginning when it is asked for; so it does where anything else went wrong.
+    """
+
+    def __init__(
+        self, node: Node, view: ContainerView, argv: tuple[str, ...], options: StreamOptions
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._node = node
+        self._id = ids.new_id()
+        self._go: asyncio.Future[None] = loop.create_future()
+        self._opening = _Opening(go=self._go)
+        self._error: ShimError | OSError | None = None
+        node.execs_ahead.add(self)
+        self._task = node.background.task(
+            f"exec {self._id} ahead of its client", self._run(view, argv, options)
+        )
+        self._timer = loop.call_later(AHEAD_S, self.close)
+
+    async def take(self) -> ExecSession | None:
+        """Have the program executed; return the session, None if it has to be started from the beginning.
+
+        Raises:
+            ExecFailed, KernelError: as ``open_exec``.
+        """
+        self._timer.cancel()
+        self._node.execs_ahead.discard(self)
+        if self._task.done() or self._opening.left.is_set():
+            _ = self.close()
+            return None
+        self._go.set_result(None)
+        try:
+            await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            _ = self.close()
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._opening.session
+
+    def close(self) -> asyncio.Task[None]:
+        """Undo what was made ready, in the background; return what is done when that is. Idempotent."""
+        self._timer.cancel()
+        self._node.execs_ahead.discard(self)
+        self._go.cancel()
+        self._opening.left.set()
+        if self._opening.session is not None:
+            self._node.background.start(f"end of exec {self._id}", self._opening.session.close())
+        return self._task
+
+    async def _run(self, view: ContainerView, argv: tuple[str, ...], options: StreamOptions) -> None:
+        try:
+            await self._node.flights.join_or_start(
+                ("exec", self._id),
+                None,
+                lambda: _open(self._node, view, self._id, argv, options, self._opening),
+                what=f"exec {self._id} in container {view.spec.id}",
+            )
+        except (ShimError, OSError) as error:
+            self._error = error
 
 
 def check_exec(node: Node, id_: str, argv: tuple[str, ...], options: StreamOptions) -> ContainerView:
@@ -97,8 +168,27 @@ def check_exec(node: Node, id_: str, argv: tuple[str, ...], options: StreamOptio
     return view
 
 
-async def open_exec(node: Node, id_: str, argv: tuple[str, ...], options: StreamOptions) -> ExecSession:
+def expect_exec(node: Node, id_: str, argv: tuple[str, ...], options: StreamOptions) -> ExecAhead | None:
+    """Make an exec ready that a client is about to open; None where enough are made ready already.
+
+    Raises:
+        NotFound, InvalidArgument, FailedPrecondition: as ``check_exec``.
+    """
+    view = check_exec(node, id_, argv, options)
+    return ExecAhead(node, view, argv, options) if len(node.execs_ahead) < _MOST_AHEAD else None
+
+
+async def open_exec(
+    node: Node, id_: str, argv: tuple[str, ...], options: StreamOptions, ahead: ExecAhead | None = None
+) -> ExecSession:
     """Start a program in a container; return when it runs. The session is to be closed.
+
+    Args:
+        node: where.
+        id_: a whole id or a prefix.
+        argv: program and arguments.
+        options: its streams.
+        ahead: what was made ready for exactly this.
 
     Raises:
         NotFound, InvalidArgument, FailedPrecondition: as ``check_exec``.
@@ -106,6 +196,8 @@ async def open_exec(node: Node, id_: str, argv: tuple[str, ...], options: Stream
         KernelError: the kernel refused a step.
     """
     view = check_exec(node, id_, argv, options)
+    if ahead is not None and (session := await ahead.take()) is not None:
+        return session
     exec_id = ids.new_id()
     opening = _Opening()
     try:
@@ -135,7 +227,7 @@ async def _open(
     cgroup = view.spec.cgroup
     place = await node.pools.cgroups.run(node.cgroups.create_exec, cgroup, number)
     exited = node.waiters.expect(exec_id)
-    launch = asyncio.ensure_future(node.launcher.exec(view, exec_id, argv, place, options))
+    launch = asyncio.ensure_future(node.launcher.exec(view, exec_id, argv, place, options, opening.go))
     try:
         if not await comes_first(launch, opening.left, None):  # a frozen container lets nobody in
             await node.supervisor.kill(exec_id)

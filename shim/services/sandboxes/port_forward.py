@@ -2,8 +2,8 @@
 
 No thread of the daemon enters a namespace: a short-lived process opens sockets in the pod's and sends them
 up, and the daemon connects them, since a socket stays in the namespace it was made in. Connections that are
-asked for while one such process is under way share the next one, and nothing is kept for later: a socket
-would keep the namespace of a pod that is gone.
+asked for while one such process is under way share the next one. Some are opened ahead (``socket_stock``):
+when a client is told where to connect, and while it is there.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from shim.errors import FailedPrecondition, ShimError, Unavailable
 from shim.model.sandbox import SandboxSpec, SandboxState
 from shim.services.node import Node
+from shim.services.socket_stock import Sockets, close
 from shim.services.validate import streams as checks
 from shim.services.views import SandboxView
 
@@ -26,7 +28,8 @@ _MOST_AT_ONCE: Final = 32
 _FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
-Sockets = list[socket.socket]
+_AHEAD: Final = 2
+_REFILL_S: Final = 0.02  # not beside the connection that has just begun
 
 
 def check_port_forward(node: Node, id_: str, ports: tuple[int, ...]) -> SandboxView:
@@ -50,6 +53,23 @@ class Dialer:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._waiting: dict[str, list[asyncio.Future[Sockets]]] = {}
+
+    def expect(self, sandbox_id: str) -> None:
+        """Open sockets for a client who is about to come; they are closed again if he does not.
+
+        Raises:
+            NotFound, FailedPrecondition: as ``check_port_forward``.
+        """
+        spec = check_port_forward(self._node, sandbox_id, ()).spec
+        if "net" in spec.pins:
+            self._node.sockets.expect(spec.id)
+            self._refill(spec)
+
+    @contextmanager
+    def session(self, sandbox_id: str) -> Iterator[None]:
+        """Have sockets ready while a client is there."""
+        with self._node.sockets.session(sandbox_id):
+            yield
 
     async def dial(self, sandbox_id: str, port: int) -> socket.socket:
         """Return a socket, connected to a port of localhost as the pod sees it; it does not block.
@@ -78,13 +98,32 @@ class Dialer:
         except TimeoutError:
             refused.append(f"no answer in {_CONNECT_S:g} s")
         finally:
-            _close(sockets)
+            close(sockets)
         raise Unavailable(f"cannot connect to port {port} of sandbox {spec.id!r}: {', '.join(refused)}")
 
     async def _sockets(self, spec: SandboxSpec) -> Sockets:
         """Return a socket of each family in the pod's network, IPv4 first."""
         if "net" not in spec.pins:
             return _of_this_network()
+        loop = asyncio.get_running_loop()
+        future = self._node.sockets.take(spec.id)
+        if future is None or (future.done() and future.exception() is not None):
+            future = self._ask(spec)
+        loop.call_later(_REFILL_S, self._refill, spec)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                close(future.result())
+            raise
+
+    def _refill(self, spec: SandboxSpec) -> None:
+        stock = self._node.sockets
+        for _ in range(stock.lacks(spec.id, _AHEAD)):
+            stock.put(spec.id, self._ask(spec))
+
+    def _ask(self, spec: SandboxSpec) -> asyncio.Future[Sockets]:
+        """Return the sockets to come of the next process that opens some."""
         future: asyncio.Future[Sockets] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(spec.id)
         if waiting is not None:
@@ -92,12 +131,7 @@ class Dialer:
         else:
             self._waiting[spec.id] = [future]
             self._node.background.start(f"sockets in sandbox {spec.id}", self._serve(spec))
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                _close(future.result())
-            raise
+        return future
 
     async def _serve(self, spec: SandboxSpec) -> None:
         """Open sockets for all who wait, until nobody does."""
@@ -128,7 +162,7 @@ def _hand_out(asking: list[asyncio.Future[Sockets]], fds: Mapping[str, int]) -> 
         for sock in sockets:
             sock.setblocking(False)
         if future.done():
-            _close(sockets)
+            close(sockets)
         else:
             future.set_result(sockets)
 
@@ -147,8 +181,3 @@ def _of_this_network() -> Sockets:
             sockets.append(socket.socket(family, socket.SOCK_STREAM))
             sockets[-1].setblocking(False)
     return sockets
-
-
-def _close(sockets: Sockets) -> None:
-    for sock in sockets:
-        sock.close()

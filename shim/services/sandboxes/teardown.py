@@ -57,6 +57,7 @@ async def tear_down(node: Node, spec: SandboxSpec) -> dict[str, Exception]:
         The errors of steps that failed, by name; empty when all is done. They are being tried again.
     """
     status = await node.records.update_sandbox(spec.id, lambda status: mark_stopped(status, node.now_ns()))
+    node.sockets.drop(spec.id)
     failed: dict[str, Exception] = {}
     for name, step in STEPS:
         if status is None or name not in status.pending:

@@ -12,8 +12,8 @@ import struct
 import subprocess
 import termios
 import tty
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -122,8 +122,27 @@ class Programs:
         self.failure: ShimError | None = None
         self.container: tuple[str, ...] = ("cat",)
         self.dialled = 0
+        self.expected = 0
+        self.forwards = 0
 
-    async def exec(self, container_id: str, argv: tuple[str, ...], options: StreamOptions) -> Program:
+    def expect_exec(self, container_id: str, argv: tuple[str, ...], options: StreamOptions) -> str:
+        return f"{container_id} {argv}"
+
+    def expect_ports(self, sandbox_id: str) -> None:
+        self.expected += 1
+
+    @contextmanager
+    def forwarding(self, sandbox_id: str) -> Iterator[None]:
+        self.forwards += 1
+        try:
+            yield
+        finally:
+            self.forwards -= 1
+
+    async def exec(
+        self, container_id: str, argv: tuple[str, ...], options: StreamOptions, ahead: object
+    ) -> Program:
+        assert ahead == f"{container_id} {argv}"
         if container_id != "c":
             raise NotFound("container", container_id)
         return self._add(argv, options)

@@ -213,11 +213,18 @@ class World:
         argv: tuple[str, ...],
         place: Place,
         streams: StreamOptions | None = None,
+        go: asyncio.Future[None] | None = None,
     ) -> dict[str, int]:
         if self.start_error is not None:
             raise self.start_error
         if self.exec_gate is not None:
             await self.exec_gate.wait()
+        if go is not None and streams is not None:
+            ends = self._exec_with(exec_id, place, streams)
+            await asyncio.wait((go,))
+            if go.cancelled():
+                self.end(exec_id, 128)
+            return ends
         if streams is not None:
             return self._exec_with(exec_id, place, streams)
         read, write = os.pipe()
