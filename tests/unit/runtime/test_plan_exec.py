@@ -73,3 +73,13 @@ def test_an_exec_in_a_user_namespace_gets_its_limits_from_the_node_and_becomes_r
     assert plan.stage1[-1] == JoinProcess(7, 8, ("mnt", "pid", "net", "ipc", "uts", "user"), hold=True)
     names = [type(step).__name__ for step in plan.stage2]
     assert names[:4] == ["JoinHeld", "BecomeRoot", "Keyring", "EnterDirectory"]
+
+
+def test_one_that_is_held_enters_nothing_of_the_containers_before_the_go(container: Any) -> None:
+    join = CgroupJoin(("/cpu/c/tasks",), "/exec")
+    at_once = plan_exec(container().spec, REF, ("x",), join, Privileges(0), Limits(()))
+    held = plan_exec(container().spec, REF, ("x",), join, Privileges(0), Limits(()), hold=True)
+    assert held.stage1 == at_once.stage1
+    names = [type(step).__name__ for step in held.stage2]
+    assert names[names.index("AwaitGo") :] == ["AwaitGo", "EnterV1Cgroups", "Identity", "Execute"]
+    assert tuple(step for step in held.stage2 if type(step).__name__ != "AwaitGo") == at_once.stage2

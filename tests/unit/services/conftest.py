@@ -156,6 +156,7 @@ class World:
     losses: int = 0
     forgotten: list[str] = field(default_factory=list)
     exec_gate: asyncio.Event | None = None
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
     attach_error: Exception | None = None
     far: dict[str, int] = field(default_factory=dict)  # the far ends of streams, for the test to use
     kept: dict[str, int] = field(default_factory=dict)  # what is held for a container
@@ -221,7 +222,9 @@ class World:
             await self.exec_gate.wait()
         if go is not None and streams is not None:
             ends = self._exec_with(exec_id, place, streams)
-            await asyncio.wait((go,))
+            dead = asyncio.ensure_future(self.let_go.wait())
+            await asyncio.wait((go, dead), return_when=asyncio.FIRST_COMPLETED)
+            dead.cancel()
             if go.cancelled():
                 self.end(exec_id, 128)
             return ends

@@ -8,7 +8,7 @@ from shim.errors import ExecFailed, FailedPrecondition, InvalidArgument, NotFoun
 from shim.model.streams import StreamOptions
 from shim.services.containers import exec as module
 from shim.services.containers.create import create_container
-from shim.services.containers.exec import open_exec
+from shim.services.containers.exec import expect_exec, open_exec
 from shim.services.containers.start import start_container
 from shim.services.sandboxes.run import run_pod_sandbox
 
@@ -18,6 +18,9 @@ ALL = StreamOptions(stdin=True, stdout=True, stderr=True)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_HANG_UP_S", 0.01)
+
+
+_STARTS = 2  # of an init and a container
 
 
 async def running(bench: Any) -> str:
@@ -121,3 +124,104 @@ async def test_what_cannot_be_executed_is_refused(bench: Any) -> None:
     await bench.node.waiters.expect(id_)
     with pytest.raises(FailedPrecondition, match="it is EXITED"):
         await open_exec(bench.node, id_, ("x",), ALL)
+
+
+async def test_what_is_made_ready_ahead_is_run_by_its_client(bench: Any) -> None:
+    id_ = await running(bench)
+    ahead = expect_exec(bench.node, id_, ("x",), ALL)
+    await bench.until(lambda: exec_of_or_none(bench))
+    session = await open_exec(bench.node, id_, ("x",), ALL, ahead)
+    assert bench.world.starts == _STARTS + 1
+    bench.world.end(exec_of(bench), 42)
+    assert await session.wait() == 42
+    await session.close()
+    await settled(bench)
+    assert not bench.node.execs_ahead
+
+
+def exec_of_or_none(bench: Any) -> str | None:
+    return next((id_ for id_, child in bench.world.running.items() if child.kind == "exec"), None)
+
+
+async def test_a_client_who_is_there_at_once_waits_for_what_is_under_way(bench: Any) -> None:
+    id_ = await running(bench)
+    session = await open_exec(bench.node, id_, ("x",), ALL, expect_exec(bench.node, id_, ("x",), ALL))
+    assert bench.world.starts == _STARTS + 1
+    await session.close()
+    await settled(bench)
+
+
+async def test_what_nobody_comes_for_is_undone(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AHEAD_S", 0.05)
+    id_ = await running(bench)
+    before = len(os.listdir("/proc/self/fd"))
+    ahead = expect_exec(bench.node, id_, ("x",), StreamOptions(stdin=True))
+    await bench.until(lambda: exec_of_or_none(bench))
+    await bench.until(lambda: not exec_of_or_none(bench))
+    await settled(bench)
+    os.close(bench.world.far.pop("stdin"))
+    await bench.until(lambda: len(os.listdir("/proc/self/fd")) == before)
+    session = await open_exec(bench.node, id_, ("x",), ALL, ahead)
+    assert bench.world.starts == _STARTS + 2
+    await session.close()
+
+
+async def test_what_died_before_its_client_came_is_started_again(bench: Any) -> None:
+    id_ = await running(bench)
+    ahead = expect_exec(bench.node, id_, ("x",), ALL)
+    assert ahead is not None
+    await bench.until(lambda: exec_of_or_none(bench))
+    bench.world.end(exec_of(bench), 137)
+    bench.world.let_go.set()
+    await asyncio.sleep(0.01)
+    session = await open_exec(bench.node, id_, ("x",), ALL, ahead)
+    assert bench.world.starts == _STARTS + 2
+    await session.close()
+    await settled(bench)
+
+
+async def test_what_could_not_be_made_ready_is_tried_again(bench: Any) -> None:
+    id_ = await running(bench)
+    bench.world.start_error = ExecFailed("no such program")
+    ahead = expect_exec(bench.node, id_, ("x",), ALL)
+    await settled(bench)
+    with pytest.raises(ExecFailed):
+        await open_exec(bench.node, id_, ("x",), ALL, ahead)
+    ahead = expect_exec(bench.node, id_, ("x",), ALL)
+    await settled(bench)
+    bench.world.start_error = None
+    await (await open_exec(bench.node, id_, ("x",), ALL, ahead)).close()
+    await settled(bench)
+
+
+async def test_only_so_many_are_made_ready(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_AHEAD", 2)
+    id_ = await running(bench)
+    first, second, third = (expect_exec(bench.node, id_, ("x",), ALL) for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is None
+    await asyncio.wait((first.close(), second.close()))
+    await settled(bench)
+
+
+async def test_a_client_who_leaves_after_the_go_leaves_nothing(bench: Any) -> None:
+    id_ = await running(bench)
+    bench.world.exec_gate = asyncio.Event()
+    ahead = expect_exec(bench.node, id_, ("x",), ALL)
+    call = asyncio.ensure_future(open_exec(bench.node, id_, ("x",), ALL, ahead))
+    await bench.until(lambda: len(bench.node.waiters))
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    bench.world.exec_gate.set()
+    await settled(bench)
+
+
+async def test_the_end_of_the_daemon_is_the_end_of_what_is_made_ready(bench: Any) -> None:
+    id_ = await running(bench)
+    expect_exec(bench.node, id_, ("x",), ALL)
+    await bench.until(lambda: exec_of_or_none(bench))
+    await bench.node.close()
+    assert not bench.node.execs_ahead
+    assert exec_of_or_none(bench) is None

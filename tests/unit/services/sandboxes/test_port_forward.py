@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from shim.errors import FailedPrecondition, InvalidArgument, KernelError, NotFound, Unavailable
+from shim.services import socket_stock
 from shim.services.sandboxes.port_forward import Dialer, check_port_forward
 from shim.services.sandboxes.run import run_pod_sandbox
 from shim.services.sandboxes.stop import stop_pod_sandbox
@@ -79,3 +80,50 @@ async def test_what_cannot_be_forwarded_is_refused(bench: Any) -> None:
     await stop_pod_sandbox(bench.node, sandbox)
     with pytest.raises(FailedPrecondition, match="NOTREADY"):
         await Dialer(bench.node).dial(sandbox, 80)
+
+
+async def test_an_expected_connection_finds_its_sockets_there(bench: Any, port: int) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    dialer = Dialer(bench.node)
+    before = len(os.listdir("/proc/self/fd"))
+    dialer.expect(sandbox)
+    with dialer.session(sandbox):
+        sock = await dialer.dial(sandbox, port)
+        assert sum(bench.world.batches) == 2
+        sock.close()
+        await bench.until(lambda: sum(bench.world.batches) == 3)
+    await bench.until(lambda: len(os.listdir("/proc/self/fd")) <= before + 1)
+
+
+async def test_sockets_that_nobody_comes_for_are_closed(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_stock, "EXPECTED_S", 0.05)
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    before = len(os.listdir("/proc/self/fd"))
+    Dialer(bench.node).expect(sandbox)
+    await bench.until(lambda: len(os.listdir("/proc/self/fd")) > before)
+    await bench.until(lambda: len(os.listdir("/proc/self/fd")) == before)
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_stop_closes_sockets_that_are_kept_or_on_their_way(bench: Any, there: bool) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    dialer = Dialer(bench.node)
+    before = len(os.listdir("/proc/self/fd"))
+    with dialer.session(sandbox):
+        dialer.expect(sandbox)
+        if there:
+            await bench.until(lambda: len(os.listdir("/proc/self/fd")) == before + 2)
+        await stop_pod_sandbox(bench.node, sandbox)
+        await bench.until(lambda: len(os.listdir("/proc/self/fd")) == before)
+        assert bench.node.sockets.lacks(sandbox, 2) == 0
+
+
+async def test_sockets_that_could_not_be_opened_ahead_are_asked_for_again(bench: Any, port: int) -> None:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    bench.world.start_error = KernelError("open", 2, "/pin")
+    dialer = Dialer(bench.node)
+    dialer.expect(sandbox)
+    await bench.until(lambda: bench.node.sockets.lacks(sandbox, 2) == 2)
+    bench.world.start_error = None
+    (await dialer.dial(sandbox, port)).close()
+    bench.node.sockets.close()
