@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shim.errors import ExecFailed, FailedPrecondition
+from shim.model.security import Capabilities, ContainerSecurity, NamespaceMode, NamespaceOptions
 from shim.model.streams import StreamOptions
 from shim.services.containers import exec as exec_
 from shim.services.sandboxes.stop import stop_pod_sandbox
@@ -106,6 +107,24 @@ async def test_one_that_was_killed_meanwhile_is_started_again(bed: Any, io: Any)
         assert await io.read(session.stdout) == b"x\n"
         assert await session.wait() == 0
         await session.close()
+
+
+async def test_nothing_waits_where_a_container_may_trace_it(bed: Any, io: Any) -> None:
+    options = NamespaceOptions(pid=NamespaceMode.CONTAINER)
+    id_ = await bed.running(
+        security=ContainerSecurity(namespaces=options, capabilities=Capabilities(add=("SYS_PTRACE",)))
+    )
+    async with bed.nothing_left():
+        ahead = bed.streams.expect_exec(id_, ("echo", "x"), OUT)
+        await bed.until(bed.exec_cgroups)
+        await asyncio.sleep(0.05)
+        assert held(bed) == []
+        session = await bed.streams.exec(id_, ("echo", "x"), OUT, ahead)
+        assert await io.read(session.stdout) == b"x\n"
+        await session.close()
+        ahead = bed.streams.expect_exec(id_, ("echo", "x"), OUT)
+        await bed.until(bed.exec_cgroups)
+        await ahead.close()
 
 
 async def test_the_end_of_the_container_is_the_end_of_what_waits(bed: Any) -> None:
