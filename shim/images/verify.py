@@ -130,7 +130,8 @@ class Verifier:
                 if self._layers.has(found.chain_id):
                     return _with(found, mended=True)
         if not reasons:
-            reasons = ["no registry is known that has it: load the archive again that it came from"]
+            reasons = ["no registry is known that has it"]
+        reasons.append("if it came from an archive, load that again")
         return _with(found, reason="; ".join(reasons))
 
     def _users(self, chain_id: str) -> list[Image]:

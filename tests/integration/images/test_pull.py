@@ -200,6 +200,24 @@ async def test_one_image_with_several_tags_goes_as_a_whole(
     assert tools.leftovers(tmp_path / "images") == []
 
 
+async def test_names_of_several_registries_are_of_one_image(
+    registry: Any, store: ImageStore, tools: Any, tmp_path: Path
+) -> None:
+    built = tools.image(tools.tar(("f", b"1")))
+    with tools.serve(tmp_path / "other", tmp_path / "storage") as other:
+        names = [server.push("pull/several", "v1", built) for server in (registry, other)]
+        images = [await store.pull(name, None) for name in names]
+    assert images[0].id == images[1].id
+    digests = {f"{server.host}/pull/several@{built.digest}" for server in (registry, other)}
+    assert (set(images[1].repo_tags), set(images[1].repo_digests)) == (set(names), digests)
+    assert len(store.list()) == 1
+    for text in (*names, *digests):
+        assert store.resolve(text).id == built.id
+    await store.remove(digests.pop())
+    assert store.list() == []
+    assert tools.leftovers(tmp_path / "images") == []
+
+
 async def test_a_container_keeps_its_layers(
     registry: Any, store: ImageStore, tools: Any, tmp_path: Path
 ) -> None:
