@@ -305,7 +305,9 @@ async def exchange(directory: Path, references: list[str]) -> list[str]:
 def main() -> int:
     run("ip", "link", "set", "lo", "up")
     with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cri-shim-test-", dir="/var/tmp")))
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="cri-shim-test-", dir="/var/tmp"))
+        )
         registry = stack.enter_context(made.registry(directory))
         references = push_all(directory, registry.host)
         wrong = asyncio.run(exchange(directory, references))

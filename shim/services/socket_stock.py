@@ -1,7 +1,7 @@
 """Sockets in networks of pods, opened ahead of the connections that need them.
 
 A socket keeps the network namespace that it was made in. So there are some only while a client is expected or
-connected, and none once the pod is being stopped, before its network is taken down.
+connected, or was until just now, and none once the pod is being stopped, before its network is taken down.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SocketStock:
 
     @contextmanager
     def session(self, id_: str) -> Iterator[None]:
-        """Keep sockets within, for the client who was expected."""
+        """Keep sockets within, for the client who was expected, and for the next one a short time longer."""
         pod = self._pods.setdefault(id_, _Pod())
         pod.sessions += 1
         if pod.expected is not None:
@@ -59,8 +59,8 @@ class SocketStock:
             yield
         finally:
             pod.sessions -= 1
-            if self._pods.get(id_) is pod and not pod.sessions and pod.expected is None:
-                self.drop(id_)
+            if self._pods.get(id_) is pod and not pod.sessions:
+                self.expect(id_)
 
     def lacks(self, id_: str, count: int) -> int:
         """Return how many are missing to so many; 0 where none are to be kept."""

@@ -152,7 +152,7 @@ async def test_the_network_of_a_pod_that_is_stopped_is_kept_by_no_socket(bed: An
     assert not exists(pin)
 
 
-async def test_sockets_are_there_while_a_client_is_and_no_longer(bed: Any) -> None:
+async def test_sockets_are_there_while_a_client_is_and_not_much_longer(bed: Any) -> None:
     pod = await bed.pod()
     async with bed.nothing_left():
         bed.streams.expect_ports(pod)

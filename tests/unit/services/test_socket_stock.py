@@ -18,6 +18,11 @@ def closed(future: asyncio.Future[Sockets]) -> bool:
     return all(sock.fileno() < 0 for sock in future.result())
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_stock, "EXPECTED_S", 0.01)
+
+
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not true():
@@ -40,8 +45,8 @@ async def test_what_is_taken_is_not_kept_any_more() -> None:
         assert stock.lacks("p", 2) == 0
         assert stock.take("p") is first
         assert stock.lacks("p", 2) == 1
+    await until(lambda: closed(second))
     assert not closed(first)
-    assert closed(second)
     assert stock.lacks("p", 2) == 0
     socket_stock.close(first.result())
 
@@ -51,12 +56,12 @@ async def test_sockets_outlive_a_session_while_another_is_there() -> None:
     with stock.session("p"):
         with stock.session("p"):
             stock.put("p", sockets)
+        await asyncio.sleep(0.05)
         assert not closed(sockets)
-    assert closed(sockets)
+    await until(lambda: closed(sockets))
 
 
-async def test_a_client_who_does_not_come_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket_stock, "EXPECTED_S", 0.01)
+async def test_a_client_who_does_not_come_leaves_nothing() -> None:
     stock, sockets = SocketStock(), some()
     stock.expect("p")
     stock.put("p", sockets)
@@ -64,8 +69,7 @@ async def test_a_client_who_does_not_come_leaves_nothing(monkeypatch: pytest.Mon
     assert stock.lacks("p", 2) == 0
 
 
-async def test_a_client_who_has_come_is_not_expected_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket_stock, "EXPECTED_S", 0.01)
+async def test_a_client_who_has_come_is_not_expected_any_more() -> None:
     stock, sockets = SocketStock(), some()
     stock.expect("p")
     stock.expect("p")
@@ -73,7 +77,18 @@ async def test_a_client_who_has_come_is_not_expected_any_more(monkeypatch: pytes
     with stock.session("p"):
         await asyncio.sleep(0.05)
         assert not closed(sockets)
-    assert closed(sockets)
+    await until(lambda: closed(sockets))
+
+
+async def test_the_next_client_finds_what_the_last_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_stock, "EXPECTED_S", 10)
+    stock, sockets = SocketStock(), some()
+    with stock.session("p"):
+        stock.put("p", sockets)
+    with stock.session("p"):
+        assert stock.take("p") is sockets
+    socket_stock.close(sockets.result())
+    stock.close()
 
 
 async def test_a_pod_that_is_stopped_keeps_nothing_for_those_who_are_connected() -> None:
