@@ -50,13 +50,18 @@ class Operation:
     """A call, with what it has done so far.
 
     Attributes:
-        began_ns: nanoseconds since the epoch.
+        began_ns: nanoseconds since the epoch. Stages count from it by a clock that nobody sets.
         stages: in the order in which they began.
     """
 
     began_ns: int = field(default_factory=time.time_ns)
     stages: list[Stage] = field(default_factory=list)
+    _began: int = field(default_factory=time.monotonic_ns)
     _failure: tuple[BaseException, str] | None = None
+
+    def now_ns(self) -> int:
+        """Return the time, in nanoseconds since the epoch, such that later is never less."""
+        return self.began_ns + time.monotonic_ns() - self._began
 
     def failed_at(self, error: BaseException) -> str:
         """Return the path of the stage that ``error``, or what it was raised from, came from; else empty."""
@@ -99,10 +104,9 @@ def stage(name: str) -> Iterator[None]:
         return
     outer = _path.get()
     path = f"{outer}{SEPARATOR}{name}" if outer else name
-    this = Stage(path, time.time_ns())
+    this = Stage(path, current.now_ns())
     current.stages.append(this)
     token = _path.set(path)
-    began_ns = time.monotonic_ns()
     try:
         yield
     except BaseException as error:
@@ -110,7 +114,7 @@ def stage(name: str) -> Iterator[None]:
         current.note_failure(error, path)
         raise
     finally:
-        this.took_ns = time.monotonic_ns() - began_ns
+        this.took_ns = current.now_ns() - this.began_ns
         with contextlib.suppress(ValueError):
             _path.reset(token)
 
