@@ -26,6 +26,7 @@ from typing import Any
 import grpc
 
 sys.path.insert(0, str(Path(__file__).parent))
+import bench_cgroups
 from bench_main import print_table, summarize
 from bench_pods import Pod, Runtime
 
@@ -231,6 +232,7 @@ def stop(runtime: DualStack, pod: Pod) -> None:
 
 def remove(runtime: DualStack, pod: Pod) -> None:
     runtime.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=pod.sandbox_id))
+    bench_cgroups.remove(pod.config.metadata.uid)
 
 
 def place_of(runtime: DualStack, pod: Pod) -> tuple[str, list[str]]:
