@@ -145,29 +145,33 @@ def connect(targets: list[Target]) -> dict[socket.socket, Target]:
 
 
 def call(targets: list[Target]) -> None:
-    """Connect from namespaces to addresses, all at once; wait until each has answered.
-
-    Whoever cannot be found is asked for again: the kernel has room for some thousand neighbours only.
-    """
+    """Connect from namespaces to addresses, all at once; wait until each has answered."""
     deadline = time.monotonic() + PATIENCE_S
-    while targets:
-        again: list[Target] = []
-        with selectors.DefaultSelector() as selector:
-            for sock, target in connect(targets).items():
-                selector.register(sock, selectors.EVENT_WRITE, target)
-            while selector.get_map():
-                assert time.monotonic() < deadline, f"unanswered: {len(selector.get_map())}"
-                for key, _ in selector.select(1):
-                    sock = key.fileobj
-                    assert isinstance(sock, socket.socket)
-                    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                    selector.unregister(sock)
-                    sock.close()
-                    if error == errno.EHOSTUNREACH and PODS > FEW:
-                        again.append(key.data)
-                    else:  # answered, and perhaps closed already
-                        assert error in (0, errno.ECONNRESET), f"{key.data}: {os.strerror(error)}"
-        targets = again
+    with selectors.DefaultSelector() as selector:
+        for sock, target in connect(targets).items():
+            selector.register(sock, selectors.EVENT_WRITE, target)
+        while selector.get_map():
+            assert time.monotonic() < deadline, f"unanswered: {len(selector.get_map())}"
+            for key, _ in selector.select(1):
+                sock = key.fileobj
+                assert isinstance(sock, socket.socket)
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                selector.unregister(sock)
+                sock.close()
+                # Answered, and perhaps closed already.
+                assert error in (0, errno.ECONNRESET), f"{key.data}: {os.strerror(error)}"
+
+
+def introduce(paths: list[str], ips: list[list[str]]) -> None:
+    """Tell each pod the hardware addresses of the others: the kernel keeps 1,024 that it asked for."""
+    macs = [links.mac_of(ipaddress.ip_address(own[0])) for own in ips]
+    lines = "".join(
+        f"neighbour add {ip} lladdr {mac} nud permanent dev eth0\n"
+        for own, mac in zip(ips, macs, strict=True)
+        for ip in own
+    )
+    for path in paths:
+        subprocess.run(["nsenter", f"--net={path}", "ip", "-batch", "-"], input=lines, text=True, check=True)
 
 
 def test_all_pods_reach_each_other_and_the_outside(daemon: Any) -> None:
@@ -178,6 +182,8 @@ def test_all_pods_reach_each_other_and_the_outside(daemon: Any) -> None:
         every = list(itertools.chain(*ips))
         assert len(set(every)) == 2 * PODS
         assert all([ipaddress.ip_address(ip).version for ip in each] == [4, 6] for each in ips)
+        if PODS > FEW:
+            introduce(paths, ips)
         servers = [inside(path, listening) for path in (*paths, outside)]
         answerer = Answerer(servers)
         answerer.start()
