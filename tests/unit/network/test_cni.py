@@ -110,9 +110,9 @@ async def test_what_failed_half_way_is_removed_with_what_was_known_by_then(desk:
 
 
 async def test_an_add_that_hangs_is_killed_with_what_it_started_and_undone(desk: Desk) -> None:
-    await desk.restart(timeout_s=0.5)
+    await desk.restart(timeout_s=3)
     desk.does("first", "ADD", "hang")
-    with pytest.raises(DeadlineExceeded, match=r"\(ADD\) of network 'net' .* took more than 0\.5 s"):
+    with pytest.raises(DeadlineExceeded, match=r"\(ADD\) of network 'net' .* took more than 3 s"):
         await desk.network.setup(REQUEST)
     assert (desk.recorded(), desk.held()) == ([], [])
 
@@ -174,17 +174,17 @@ async def test_a_plugin_that_is_gone_does_not_stop_the_del_of_others(desk: Desk)
 
 
 async def test_a_del_that_hangs_is_joined_not_doubled(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shim.network.cni._TEARDOWN_PATIENCE_S", 0.2)
+    monkeypatch.setattr("shim.network.cni._TEARDOWN_PATIENCE_S", 1.0)
     await desk.network.setup(REQUEST)
     desk.calls()
-    await desk.restart(timeout_s=1)
+    await desk.restart(timeout_s=3)
     desk.does("second", "DEL", "hang")
     for _ in range(2):
         with pytest.raises(DeadlineExceeded, match="still runs after"):
             await desk.network.teardown(ID, NETNS)
     assert desk.verbs() == [("DEL", "second")]
     await desk.until(lambda: desk.network.details()["waiting"])
-    assert "took more than 1 s" in desk.network.details()["waiting"][0]["lastError"]
+    assert "took more than 3 s" in desk.network.details()["waiting"][0]["lastError"]
     assert desk.held() == [f"second-{ID}"]
 
 
@@ -314,7 +314,7 @@ async def test_gc_is_not_called_where_it_must_not_be(desk: Desk, version: str, m
 
 @pytest.mark.parametrize("how", ["fail", "hang"])
 async def test_a_gc_that_fails_stops_nobody(desk: Desk, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shim.network.cni._GC_S", 0.3)
+    monkeypatch.setattr("shim.network.cni._GC_S", 3.0)
     desk.configure("1.1.0")
     desk.does("first", "GC", how)
     await desk.network.reconcile(set())
