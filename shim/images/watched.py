@@ -13,6 +13,7 @@ import errno
 import fcntl
 import logging
 import os
+import signal
 import stat
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -167,6 +168,9 @@ def _has_writers(path: str) -> bool | None:
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        # Who opens the file for writing in between waits until the lease is given back, and this process is
+        # told by a signal: not by SIGIO, which would end it, but by one that does nothing.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,3 +97,30 @@ async def test_an_archive_that_is_replaced_is_loaded_again(
         shutil.copy(await archive("app"), place / "app.tar")
         await until(other.list)
         assert other.failed_archives() == {}
+
+
+RACE = """
+import os, sys
+from shim.images import watched
+path = sys.argv[1]
+parent, pid = os.getpid(), os.fork()
+while not pid and os.getppid() == parent:
+    os.close(os.open(path, os.O_WRONLY))
+if not pid:
+    os._exit(0)
+try:
+    print(sum(bool(watched._has_writers(path)) for _ in range(20_000)))
+finally:
+    os.kill(pid, 9)
+"""
+
+
+def test_whoever_opens_an_archive_while_it_is_looked_at_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "archive").touch()
+    done = subprocess.run(
+        ["setpriv", "--pdeathsig", "KILL", sys.executable, "-c", RACE, str(tmp_path / "archive")],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 0
