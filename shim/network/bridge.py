@@ -124,7 +124,8 @@ class BridgeNetwork:
             self._keep(self._tasks, asyncio.ensure_future(self._remove(lease)))
 
     async def _remove(self, lease: Lease) -> None:
-        await self._flows.run(conntrack.forget_led, lease.ports)
+        if lease.ports:
+            await self._flows.run(conntrack.forget_led, lease.ports)
         if not await self._try_to_remove(lease):
             self._keep(self._retries, asyncio.ensure_future(self._remove_later(lease)))
 

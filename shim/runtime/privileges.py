@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -74,7 +75,8 @@ def plan_capabilities(security: ContainerSecurity, available: int) -> tuple[int,
     if security.privileged:
         return available, 0, ()
     asked = security.capabilities
-    wanted = _mask(DEFAULT)
+    default = _default_mask()
+    wanted = default
     if _has_all(asked.add):
         wanted = available
     if _has_all(asked.drop):
@@ -83,8 +85,10 @@ def plan_capabilities(security: ContainerSecurity, available: int) -> tuple[int,
     wanted |= _mask(_named(asked.add)) | ambient
     dropped = _mask(_named(asked.drop))
     wanted &= ~dropped
-    lacking = wanted & ~available & ~_mask(DEFAULT)
-    missing = tuple(name for number, name in enumerate(capabilities.NAMES) if lacking >> number & 1)
+    lacking = wanted & ~available & ~default
+    missing: tuple[str, ...] = ()
+    if lacking:
+        missing = tuple(name for number, name in enumerate(capabilities.NAMES) if lacking >> number & 1)
     return wanted & available, ambient & wanted & available, missing
 
 
@@ -105,6 +109,11 @@ def _has_all(names: Iterable[str]) -> bool:
 
 def _named(names: Iterable[str]) -> Iterable[str]:
     return (name for name in names if name.upper() != _ALL)
+
+
+@functools.cache
+def _default_mask() -> int:
+    return _mask(DEFAULT)
 
 
 def _mask(names: Iterable[str]) -> int:

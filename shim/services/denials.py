@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _FIELD: Final = re.compile(r'(\w+)=("[^"]*"|\S+)')
 _SECCOMP: Final = "1326"
+# The kernel tells line by line of each link that comes or goes: they are read together.
+_PAUSE_S: Final = 0.01
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -70,6 +72,7 @@ class Watcher:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._fd = -1
+        self._paused: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to follow."""
@@ -78,14 +81,21 @@ class Watcher:
         except OSError as error:
             log.info("denials of seccomp and AppArmor are not told: %s", error)
             return
-        asyncio.get_running_loop().add_reader(self._fd, self._read)
+        self._follow()
 
     def close(self) -> None:
         """Follow no more. Idempotent."""
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+    def _follow(self) -> None:
+        self._paused = None
+        asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     def _read(self) -> None:
         try:
@@ -94,10 +104,13 @@ class Watcher:
             log.warning("denials are not told any more: %s", error)
             self.close()
             return
-        for text in texts:
-            denial = parse(text)
-            if denial is not None:
-                self._tell(denial)
+        denials = [denial for text in texts if (denial := parse(text)) is not None]
+        for denial in denials:
+            self._tell(denial)
+        if not denials:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._fd)
+            self._paused = loop.call_later(_PAUSE_S, self._follow)
 
     def _tell(self, denial: Denial) -> None:
         for id_ in _ID.findall(proc.cgroups(denial.pid)):

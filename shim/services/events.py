@@ -140,7 +140,7 @@ class Subscription:
 
 
 class Events:
-    """Who listens, and what they are told. For the thread of the event loop, but for ``stamp``.
+    """Who listens, and what they are told. For the event loop, but for ``stamp`` and ``wanted``.
 
     Attributes:
         cut_off: how many clients were too slow.
@@ -160,6 +160,13 @@ class Events:
     def listeners(self) -> int:
         """How many listen."""
         return len(self._listeners)
+
+    def wanted(self) -> bool:
+        """Tell whether anybody is told, or can be later, of what has just happened. For any thread.
+
+        Who begins to listen after this was false finds what has happened in the lists.
+        """
+        return bool(self._listeners) or self._recent() is not None
 
     def stamp(self) -> int:
         """Return the time, later than at every call before. For one thread at a time."""

@@ -204,7 +204,7 @@ class Records:
     def _remove_sandbox(self, id_: str, loop: _Loop) -> None:
         view = self.find_sandbox(id_)
         self._sandboxes.remove(id_)
-        if view is not None and view.status.ready_at_ns:
+        if view is not None and view.status.ready_at_ns and self.events.wanted():
             self._publish(loop, id_, view, EventType.DELETED)
 
     def _remove_container(self, id_: str, loop: _Loop) -> None:
@@ -214,7 +214,7 @@ class Records:
             self._tell(loop, id_, view.spec.sandbox_id, EventType.DELETED)
 
     def _tell(self, loop: _Loop, id_: str, sandbox_id: str, *types: EventType) -> None:
-        sandbox = self.find_sandbox(sandbox_id) if types else None
+        sandbox = self.find_sandbox(sandbox_id) if types and self.events.wanted() else None
         if sandbox is not None:
             for each in types:
                 self._publish(loop, id_, sandbox, each)

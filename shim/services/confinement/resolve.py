@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Collection
 
@@ -29,13 +30,18 @@ def resolve(settings: Settings, profiles: str, config: ContainerConfig, sandbox:
         InvalidArgument, Unimplemented: it can never be done.
         FailedPrecondition: a profile is missing on this node.
     """
-    mask, _, _ = plan_capabilities(config.security, capabilities.bounding_set())
+    mask, _, _ = plan_capabilities(config.security, _available())
     confinement = profiles_of(settings, profiles, config.security, mask)
     seccomp.program(profiles, confinement, mask)
     labels = _labels(settings, config, sandbox)
     if labels is None:
         return confinement
     return dataclasses.replace(confinement, process_label=str(labels.process), mount_label=str(labels.mount))
+
+
+@functools.cache
+def _available() -> int:
+    return capabilities.bounding_set()  # of this process it never changes
 
 
 def profiles_of(settings: Settings, profiles: str, security: ContainerSecurity, mask: int) -> Confinement:

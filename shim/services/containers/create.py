@@ -90,7 +90,8 @@ async def _find_or_make(node: Node, sandbox_id: str, config: ContainerConfig) ->
         image = node.images.resolve(config.image.image)
         volumes.declared(config, image)
         mounted = volumes.resolve_images(node, config)
-        await node.pools.plans.run(volumes.check_sub_paths, node, mounted)
+        if mounted:
+            await node.pools.plans.run(volumes.check_sub_paths, node, mounted)
     with stage("spec"):
         spec = await node.pools.plans.run(_resolve, node, sandbox, config, image)
     async with Undo(f"container {spec.id}") as undo:

@@ -56,6 +56,9 @@ async def tear_down(node: Node, spec: SandboxSpec) -> dict[str, Exception]:
     Returns:
         The errors of steps that failed, by name; empty when all is done. They are being tried again.
     """
+    view = node.records.find_sandbox(spec.id)
+    if view is None or (view.status.stopped_at_ns and not view.status.pending):
+        return {}
     status = await node.records.update_sandbox(spec.id, lambda status: mark_stopped(status, node.now_ns()))
     node.sockets.drop(spec.id)
     failed: dict[str, Exception] = {}

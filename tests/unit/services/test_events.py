@@ -43,6 +43,19 @@ async def told(subscription: Subscription, count: int) -> list[str]:
     return found
 
 
+def test_events_are_wanted_while_somebody_listens_or_can_be_told_later() -> None:
+    clock = Clock()
+    kept = Events(clock=clock)
+    assert kept.wanted()  # before anybody can come
+    kept.opened()
+    clock.now += events.REPLAY_S
+    assert not kept.wanted()
+    listener = kept.subscribe()
+    assert kept.wanted()
+    listener.close()
+    assert not kept.wanted()
+
+
 @pytest.mark.parametrize(
     ("before", "after", "types"),
     [

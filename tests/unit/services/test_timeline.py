@@ -1,3 +1,5 @@
+import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,29 @@ async def test_the_next_daemon_knows_what_this_one_told(tmp_path: Path) -> None:
     await second.load()
     assert second.find(["default/web"]) == first.find(["default/web"])
     assert second.find(["default/web"])[-1].times == 2
+    pool.close()
+
+
+async def test_what_happens_together_is_written_at_once(tmp_path: Path) -> None:
+    written: list[int] = []
+
+    class Counted(Journal):
+        def append(self, entries: Iterable[Entry]) -> None:
+            listed = list(entries)
+            written.append(len(listed))
+            super().append(listed)
+
+    pool = Pool("journal", 1)
+    kept = Timeline(Counted(str(tmp_path), 1 << 20), pool)
+    for number in range(20):
+        kept.add(entry(str(number)))
+        await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        while not written:
+            await asyncio.sleep(timeline.WRITTEN_AFTER_S / 10)
+    kept.add(entry("later"))
+    await kept.close()
+    assert written == [20, 1]
     pool.close()
 
 
