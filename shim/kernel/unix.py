@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -14,6 +15,7 @@ from typing import Final
 _F_ADD_SEALS: Final = 1033
 _ALL_SEALS: Final = 0xF  # seal, shrink, grow, write
 _UCRED: Final = struct.Struct("iII")
+_MAX_STRANGERS: Final = 1000  # packets in a row: then the caller does something else for once
 
 
 def send_message(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
@@ -32,19 +34,61 @@ def recv_message(sock: socket.socket, max_bytes: int = 65536, max_fds: int = 64)
     Raises:
         ValueError: the packet or its descriptors were cut; those that came are closed.
     """
-    size = array.array("i").itemsize
-    data, control, flags, _ = sock.recvmsg(
-        max_bytes, socket.CMSG_SPACE(max_fds * size), socket.MSG_CMSG_CLOEXEC
-    )
+    _, data, fds = _receive(sock, max_bytes, max_fds)
+    return data, fds
+
+
+def tell_senders(fd: int) -> None:
+    """Have the kernel say with each packet that a socket gets who has sent it, for ``recv_from``."""
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    finally:
+        sock.detach()
+
+
+def recv_from(sock: socket.socket, pid: int, max_bytes: int, max_fds: int) -> tuple[bytes, list[int]]:
+    """As ``recv_message``, where several may hold the other end: drop what others than one send.
+
+    Args:
+        sock: after ``tell_senders``; does not block.
+        pid: the sender, in this process's PID namespace. The kernel vouches for it: who has all
+            privileges may use another, but only of its own PID namespace (SCM_CREDENTIALS in unix(7)).
+        max_bytes: of a packet.
+        max_fds: of a packet.
+
+    Raises:
+        BlockingIOError: it has sent nothing yet. ValueError: as ``recv_message``.
+    """
+    for _ in range(_MAX_STRANGERS):
+        sender, data, fds = _receive(sock, max_bytes, max_fds, pid)
+        if sender in (None, pid):
+            return data, fds
+        for fd in fds:
+            os.close(fd)
+    raise BlockingIOError(errno.EAGAIN, "only others have sent something")
+
+
+def _receive(
+    sock: socket.socket, max_bytes: int, max_fds: int, wanted: int | None = None
+) -> tuple[int | None, bytes, list[int]]:
+    """Return sender (if told), data and descriptors of one packet; a cut one of ``wanted`` is an error."""
     fds = array.array("i")
+    space = socket.CMSG_SPACE(max_fds * fds.itemsize)
+    if wanted is not None:
+        space += socket.CMSG_SPACE(_UCRED.size)
+    data, control, flags, _ = sock.recvmsg(max_bytes, space, socket.MSG_CMSG_CLOEXEC)
+    sender = None
     for level, kind, payload in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(payload[: len(payload) - len(payload) % size])
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            sender = _UCRED.unpack(payload)[0]
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) and sender == wanted:
         for fd in fds:
             os.close(fd)
         raise ValueError(f"a packet of more than {max_bytes} bytes or {max_fds} descriptors")
-    return data, list(fds)
+    return sender, data, list(fds)
 
 
 def socketpair() -> tuple[int, int]:

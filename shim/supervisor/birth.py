@@ -44,6 +44,7 @@ def fork() -> FirstStage:
     """
     ours, theirs = unix.socketpair()
     try:
+        unix.tell_senders(ours)
         # Not os.fork: its hooks (of threading, logging, random) make each child copy pages it never uses.
         pid, pidfd = process.clone3(0)
     except OSError:

@@ -148,8 +148,10 @@ class Forks:
 
     def _announced(self, announce: int) -> None:
         sock = socket.socket(fileno=announce)
+        # The second stage has the socket for a moment, and may have a tracer: the first stage is believed.
+        first = self._pending[announce].stage.pid
         try:
-            data, fds = unix.recv_message(sock, init.ANNOUNCEMENT.size, len(_ANNOUNCED))
+            data, fds = unix.recv_from(sock, first, init.ANNOUNCEMENT.size, len(_ANNOUNCED))
         except BlockingIOError:
             sock.detach()
             return

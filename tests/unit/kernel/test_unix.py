@@ -49,3 +49,29 @@ def test_the_peer_is_known() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         assert unix.peer(ours) == (os.getpid(), os.getuid(), os.getgid())
+
+
+def test_only_one_sender_is_heard() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        unix.tell_senders(ours.fileno())
+        ours.setblocking(False)
+        for packet, fds in ((b"", ()), (b"no", (0,)), (b"much too long", ()), (b"many", (0, 1, 2))):
+            if (pid := os.fork()) == 0:
+                unix.send_message(theirs, packet, fds)
+                os._exit(0)
+            os.waitpid(pid, 0)
+        unix.send_message(theirs, b"yes", [0])
+        before = len(os.listdir("/proc/self/fd"))
+        data, fds = unix.recv_from(ours, os.getpid(), 4, 1)
+        assert (data, len(fds)) == (b"yes", 1)
+        os.close(fds[0])
+        assert len(os.listdir("/proc/self/fd")) == before
+
+        unix.send_message(theirs, b"much too long", [0])
+        with pytest.raises(ValueError, match="more than 4 bytes"):
+            unix.recv_from(ours, os.getpid(), 4, 1)
+        with pytest.raises(BlockingIOError):
+            unix.recv_from(ours, os.getpid(), 4, 1)
+        theirs.close()
+        assert unix.recv_from(ours, os.getpid(), 4, 1) == (b"", [])
