@@ -90,6 +90,11 @@ class Den:
     def until_said(self, id_: str, word: str) -> None:
         self.daemon.until(lambda: self.said(id_, word))
 
+    def all_said(self, id_: str, last: str) -> list[str]:
+        """Return the output of a container, once a line with the word that it ends with is in the log."""
+        self.until_said(id_, last)
+        return self.daemon.output(id_)
+
     def shared_pod(self) -> Any:
         """Return a pod whose containers see each other's processes."""
         config = self.daemon.pod_config()

@@ -103,10 +103,11 @@ static int rewrite(int fd)
     for (int i = 0; i < 200; i++) {
         int writer = open(path, O_WRONLY);
         /* The same byte again: whoever can write it can write any other. */
-        if (writer >= 0 && pread(reader, &byte, 1, 0) == 1 && pwrite(writer, &byte, 1, 0) == 1) { say("written", i); return 0; }
+        if (writer >= 0 && pread(reader, &byte, 1, 0) == 1 && pwrite(writer, &byte, 1, 0) == 1) { say("written", i); break; }
         if (writer >= 0) close(writer);
         usleep(1000);
     }
+    say("tried", fd);
     return 0;
 }
 

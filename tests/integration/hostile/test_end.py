@@ -53,6 +53,7 @@ def test_processes_that_hold_everything_busy_end_with_their_container(
 
 
 BUSY = """
+mount -o remount,rw,bind /sys/fs/cgroup
 for d in $(ls -d /sys/fs/cgroup/*/ /sys/fs/cgroup/); do
     mkdir -p $d/evil/deep 2>/dev/null || continue
     for n in cpus mems; do
@@ -77,8 +78,13 @@ def test_a_container_that_may_write_its_cgroup_cannot_keep_it(den: Den, daemon: 
     if not HIERARCHY.v1:  # there it would see the node's tree
         asked.linux.security_context.privileged = False
         asked.linux.security_context.capabilities.add_capabilities.append("SYS_ADMIN")
+        asked.linux.security_context.apparmor.profile_type = cri.SecurityProfile.Unconfined
     id_ = daemon.run(pod, config=asked)
     daemon.until(lambda: "busy" in daemon.output(id_))
+    made = [
+        Path(at, below, "cgroup.procs") for at in directories(daemon, id_) for below in ("evil", "evil/deep")
+    ]
+    assert any(path.exists() and path.read_text() for path in made), "it could not do what it wants"
     daemon.stop(id_)
     assert daemon.status(id_).exit_code == 137
     daemon.remove(pod[0])

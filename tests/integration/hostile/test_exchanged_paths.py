@@ -22,7 +22,7 @@ from tests.integration.streaming.clients import spdy_client
 
 pytestmark = pytest.mark.root
 
-STARTS = 12
+STARTS = 8
 NULL = os.makedev(1, 3)
 
 
@@ -184,14 +184,14 @@ def test_the_null_device_is_exchanged_while_we_mask(den: Den, daemon: Any, volum
     swapping(den, volume, "null", "link", "null", "file")
     pod, started = daemon.run_pod(), 0
     masked = [f"/etc/{name}" for name in ("passwd", "group")]
-    for _ in range(STARTS * 3):
+    for _ in range(STARTS * 2):
         config = den.config("busybox", "stat", "-c", "%t:%T", *masked)
         config.mounts.add(container_path="/dev", host_path=str(volume))
         config.linux.security_context.masked_paths.extend(masked)
         id_, error = start(daemon, pod, config)
         if not refused(error, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL):
             started += 1
-            daemon.wait(id_)
+            daemon.until(lambda id_=id_: len(daemon.output(id_)) == len(masked))
             assert daemon.output(id_) == ["1:3", "1:3"]
 
 
@@ -324,5 +324,4 @@ def test_files_of_names_are_read_as_files_of_the_image(den: Den, daemon: Any, fi
     image = den.image(f"names-{file}-{kind}", (f"etc/{file}", there, b""))
     id_, error = start(daemon, daemon.run_pod(), den.config("echo", "started", image=image))
     assert error is None
-    daemon.wait(id_)
-    assert daemon.output(id_) == ["started"]
+    daemon.until(lambda: daemon.output(id_) == ["started"])

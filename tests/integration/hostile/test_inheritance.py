@@ -120,7 +120,7 @@ def test_nothing_is_inherited(den: Den, daemon: Any, user: int, *, userns: bool)
     home = "/root" if not user else "/home/app"
     env = {"PATH=/bin", f"HOSTNAME={config.hostname}", "GIVEN=yes", f"HOME={home}"}
     id_ = daemon.run(pod, config=asked)
-    daemon.wait(id_)
+    daemon.until(lambda: len(den.said(id_, "env")) >= len(env))
     check(daemon.output(id_), env)
     asked.command[:] = ["sleep", "1000"]
     asked.metadata.attempt += 100

@@ -18,7 +18,7 @@ from tests.integration.hostile.conftest import Den
 
 pytestmark = pytest.mark.root
 
-EXECS = 20
+EXECS = 12
 GAINED = ("root", "cwd", "descriptor", "stronger", "memory")
 
 

@@ -34,8 +34,7 @@ def test_the_binary_behind_proc_self_exe_cannot_be_written(den: Den, daemon: Any
     """The class of CVE-2019-5736: a program whose interpreter is /proc/self/exe runs our binary."""
     pod = daemon.run_pod()
     by_start = den.run(pod, "/bin/prepared")
-    daemon.wait(by_start)
-    checked_rewrite(daemon.output(by_start))
+    checked_rewrite(den.all_said(by_start, "tried"))
     id_ = den.run(pod, "sleep", "1000")
     checked_rewrite(daemon.exec(id_, "/bin/prepared").splitlines())
     daemon.exec(id_, "sh", "-c", "cp /bin/prepared /tmp/x; rm /bin/sh; mv /tmp/x /bin/sh")
@@ -48,7 +47,7 @@ def test_the_binary_of_a_pods_init_is_nobodys(den: Den, daemon: Any) -> None:
     config = den.config("sh", "-c", "exec 3</proc/1/exe; exec evil rewrite 3", pid=cri.POD)
     config.linux.security_context.capabilities.add_capabilities.append("SYS_PTRACE")
     id_ = daemon.run(pod, config=config)
-    daemon.wait(id_)
+    den.all_said(id_, "tried")
     assert "memfd:init" in den.said(id_, "binary")[0]
     assert not den.said(id_, "written")
     assert int(den.said(id_, "seals")[0]) & SEALED == SEALED
@@ -73,7 +72,7 @@ def assert_inside(den: Den, id_: str, error: grpc.RpcError | None) -> None:
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "working directory" in error.details()
         return
-    den.daemon.wait(id_)
+    den.all_said(id_, "cwd")
     assert den.said(id_, "cwd")[0].startswith("/")
     assert not den.said(id_, "escaped")
 
@@ -134,9 +133,7 @@ def test_no_release_agent_can_be_set(den: Den, daemon: Any) -> None:
         if unconfined:
             config.linux.security_context.seccomp.profile_type = cri.SecurityProfile.Unconfined
         id_ = daemon.run(daemon.run_pod(), config=config)
-        daemon.wait(id_)
-        assert [line for line in daemon.output(id_) if not line.startswith("tried")] == []
-        assert den.said(id_, "tried")
+        assert [line for line in den.all_said(id_, "tried") if not line.startswith("tried")] == []
 
 
 def test_a_container_on_the_nodes_network_finds_none_of_our_sockets(den: Den, daemon: Any) -> None:
@@ -144,8 +141,7 @@ def test_a_container_on_the_nodes_network_finds_none_of_our_sockets(den: Den, da
     config = daemon.pod_config()
     config.linux.security_context.namespace_options.network = cri.NODE
     id_ = den.run(daemon.run_pod(config), "evil", "abstract")
-    daemon.wait(id_)
-    assert daemon.output(id_) == ["abstract 0"]
+    assert den.all_said(id_, "abstract") == ["abstract 0"]
 
 
 def test_a_container_on_the_nodes_network_gets_nothing_of_the_streaming_server(den: Den, daemon: Any) -> None:
@@ -157,10 +153,13 @@ def test_a_container_on_the_nodes_network_gets_nothing_of_the_streaming_server(d
     paths = ("exec/x", "exec/", f"exec/{other}", f"attach/{other}", "debug/pprof", "metrics", "../exec/x")
     ask = "; ".join(f"printf 'POST /{path} HTTP/1.0\\r\\n\\r\\n' | nc {host} {port}" for path in paths)
     id_ = den.run(daemon.run_pod(config), "sh", "-c", ask)
-    daemon.wait(id_)
-    answers = [line for line in daemon.output(id_) if line.startswith("HTTP/")]
-    assert len(answers) == len(paths)
+    daemon.until(lambda: len(http_answers(daemon.output(id_))) == len(paths))
+    answers = http_answers(daemon.output(id_))
     assert all(" 40" in line for line in answers)
+
+
+def http_answers(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("HTTP/")]
 
 
 def test_floods_of_exec_cost_the_daemon_little_memory(den: Den, daemon: Any) -> None:
