@@ -127,6 +127,11 @@ class _State(Collector):
             "How often it was lost and another found.",
             value=node.supervisor.losses,
         )
+        events = node.records.events
+        yield GaugeMetricFamily("cri_shim_event_clients", "Who listens to events.", value=events.listeners)
+        yield CounterMetricFamily(
+            "cri_shim_event_clients_cut_off", "Who was too far behind and was ended.", value=events.cut_off
+        )
         yield from _pulls(node.images.counters)
 
 

@@ -6,6 +6,7 @@ from shim.api import calls
 from shim.api.metrics import Metrics
 from shim.errors import NotFound
 from shim.images.counters import Counters
+from shim.services.events import Events
 from shim.stages import stage
 
 
@@ -17,6 +18,7 @@ class Nothing:
         self.connected = True
         self.losses = 2
         self.counters = Counters()
+        self.events = Events()
 
     def sandboxes(self) -> list[Any]:
         return []
@@ -71,6 +73,9 @@ def test_what_there_is_is_looked_at_when_somebody_asks() -> None:
     metrics = Metrics(node)
     assert value(metrics, "cri_shim_retries_waiting") == 1
     assert value(metrics, "cri_shim_supervisor_up") == 1
+    assert value(metrics, "cri_shim_event_clients") == 0
+    node.events.cut_off = 3
+    assert value(metrics, "cri_shim_event_clients_cut_off_total") == 3
     node.connected = False
     assert value(metrics, "cri_shim_supervisor_up") == 0
 
