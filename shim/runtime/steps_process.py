@@ -204,7 +204,7 @@ class Identity(Step):
 
     def execute(self, context: Context) -> None:
         """Do it in the only order that works: each later step lacks the right to an earlier one."""
-        allowed = self.capabilities & capabilities.bounding_set()
+        allowed = capabilities.bounding_set(self.capabilities)
         capabilities.drop_bounding(allowed)
         process.set_keep_capabilities(True)
         os.setgroups(self.groups)

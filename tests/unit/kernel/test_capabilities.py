@@ -24,3 +24,4 @@ def test_the_kernel_says_the_same_as_proc() -> None:
     with open("/proc/self/status") as file:
         bounding = next(line.split()[1] for line in file if line.startswith("CapBnd:"))
     assert capabilities.bounding_set() == int(bounding, 16)
+    assert capabilities.bounding_set(among=0b1010) == int(bounding, 16) & 0b1010
