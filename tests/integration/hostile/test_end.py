@@ -134,7 +134,7 @@ def test_what_the_node_unmounts_is_held_by_nobody(den: Den, daemon: Any, shared:
     after = Device(shared / "after")
     for id_ in running:
         daemon.exec(id_, "true")
-        daemon.run(pods[0], config=den.config("sleep", "1000"))
+    daemon.run(pods[0], config=den.config("sleep", "1000"))
     daemon.restart()
     assert before.held()
     assert after.held()

