@@ -53,10 +53,7 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
     """
     async with AsyncExitStack() as stack:
         pools = Pools()
-        sandboxes, containers = SandboxStore(layout), ContainerStore(layout)
-        for set_aside in (*sandboxes.load_all(), *containers.load_all()):
-            log.warning("a record cannot be read: %s", set_aside)
-        _forget_profiles(layout, containers)
+        records = _records(layout, pools)
         images = ImageStore(layout.images, _image_settings(config), layout.quarantine)
         await images.start()
         stack.push_async_callback(images.close)
@@ -68,9 +65,7 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
             select.driver, config.cgroup.driver, hierarchy.detect(proc.mountinfo()), config.cgroup.parent
         )
         stack.callback(cgroups.close)
-        settings = _settings(config)
-        boot_id = proc.boot_id()
-        records = Records(sandboxes, containers, pools.records)
+        settings, boot_id = _settings(config), proc.boot_id()
         launcher = Launcher(
             supervisor,
             layout,
@@ -110,6 +105,15 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
         stack.callback(watcher.close)
         node.background.start("sampling of numbers", sampler.sample_forever(node))
         yield node
+
+
+def _records(layout: Layout, pools: Pools) -> Records:
+    """Return the records of an earlier daemon, without those that cannot be read."""
+    sandboxes, containers = SandboxStore(layout), ContainerStore(layout)
+    for set_aside in (*sandboxes.load_all(), *containers.load_all()):
+        log.warning("a record cannot be read: %s", set_aside)
+    _forget_profiles(layout, containers)
+    return Records(sandboxes, containers, pools.records)
 
 
 def _with_userns(settings: Settings, lack: str) -> Settings:
