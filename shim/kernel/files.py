@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import secrets
 import struct
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from shim.kernel import libc
 
 _STATFS_BYTES: Final = 256
 _F_TYPE: Final = struct.Struct("@l")
+_TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # as write_atomic names them
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600, durable: bool = False) -> None:
@@ -49,6 +51,17 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600, d
         raise KernelError("write", error.errno or errno.EIO, path) from error
     if durable:
         fsync_dir(directory or ".")
+
+
+def remove_temporaries(directory: str) -> None:
+    """Remove what ``write_atomic`` was writing in a directory when it was killed; nobody may be writing now.
+
+    Idempotent; a directory that is not there has none.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(directory):
+            if _TEMPORARY.fullmatch(name):
+                os.unlink(os.path.join(directory, name))
 
 
 def overwrite(path: str, data: bytes, filler: bytes) -> None:

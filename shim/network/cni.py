@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from shim.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, ShimError
+from shim.kernel import files
 from shim.model.network import NetworkResult
 from shim.network import cni_input, cni_orphans, cni_plugin, cni_result, cni_versions
 from shim.network.cni_config import Configuration
@@ -119,6 +120,7 @@ class CniNetwork:
     async def reconcile(self, live: set[str]) -> None:
         """Call DEL for what belongs to no live sandbox, then GC; what takes long goes on by itself."""
         await self._tidy()
+        await self._files.run(files.remove_temporaries, self._store.directory)
         recorded = await self._files.run(self._store.load_all)
         self._waiting |= {each.sandbox_id: each for each in recorded if each.failure is not None}
         dead = [id_ for id_ in await self._files.run(self._store.ids) if id_ not in live]

@@ -92,3 +92,12 @@ def test_a_file_is_written_over_in_the_room_that_it_has(tmp_path: Path) -> None:
     assert path.stat().st_ino == inode
     with pytest.raises(KernelError):
         files.overwrite(str(tmp_path / "none"), b"", filler=b"\n")
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    others = {"record.json", ".hidden", "x.tmp", ".record.json.tmp"}
+    for name in (*others, ".record.json.0123abcd.tmp"):
+        (tmp_path / name).write_text("")
+    files.remove_temporaries(str(tmp_path))
+    assert {each.name for each in tmp_path.iterdir()} == others
+    files.remove_temporaries(str(tmp_path / "missing"))
