@@ -329,7 +329,7 @@ class Daemon:
             "records": sorted(
                 str(p.relative_to(self.scratch))
                 for p in [
-                    *self.root.glob("[!i]*/*"),
+                    *self.root.glob("[!ij]*/*"),
                     *self.state.glob("*/*"),
                     *self.root.glob("network/leases/*"),
                 ]
