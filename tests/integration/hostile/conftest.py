@@ -101,6 +101,11 @@ class Den:
         config.linux.security_context.namespace_options.pid = cri.POD
         return self.daemon.run_pod(config)
 
+    def has_user_namespaces(self) -> bool:
+        """Whether this node has user namespaces: memory file systems take an id map since Linux 6.3."""
+        handlers = self.daemon.runtime.Status(cri.StatusRequest()).runtime_handlers
+        return all(handler.features.user_namespaces for handler in handlers)
+
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
         """Have this thread in the daemon's network namespace: a socket stays where it was made."""

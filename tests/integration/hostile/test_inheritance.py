@@ -109,6 +109,8 @@ def test_nothing_is_inherited(den: Den, daemon: Any, user: int, *, userns: bool)
     config = daemon.pod_config()
     options = config.linux.security_context.namespace_options
     if userns:
+        if not den.has_user_namespaces():
+            pytest.skip("memory file systems take no id map before Linux 6.3")
         ids = [cri.IDMapping(host_id=200_000, container_id=0, length=65_536)]
         options.userns_options.CopyFrom(cri.UserNamespace(mode=cri.POD, uids=ids, gids=ids))
     pod = daemon.run_pod(config)

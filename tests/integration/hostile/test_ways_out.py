@@ -46,6 +46,7 @@ def test_the_binary_of_a_pods_init_is_nobodys(den: Den, daemon: Any) -> None:
     pod = den.shared_pod()
     config = den.config("sh", "-c", "exec 3</proc/1/exe; exec evil rewrite 3", pid=cri.POD)
     config.linux.security_context.capabilities.add_capabilities.append("SYS_PTRACE")
+    config.linux.security_context.apparmor.profile_type = cri.SecurityProfile.Unconfined
     id_ = daemon.run(pod, config=config)
     den.all_said(id_, "tried")
     assert "memfd:init" in den.said(id_, "binary")[0]
