@@ -305,8 +305,11 @@ class Daemon:
         return self.images.ImageStatus(request).image.id
 
     def remove_all(self) -> None:
+        """Remove all pods; return when their addresses are free, which is after the answers."""
         for item in self.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items:
             self.remove(item.id)
+        leases = self.root / "network/leases"
+        self.until(lambda: not leases.exists() or not os.listdir(leases))
 
     def remains(self) -> dict[str, object]:
         """What there is in the kernel and on disk, to be compared before and after."""
