@@ -89,7 +89,8 @@ async def test_a_login_tells_whose_credentials_were_shown(
 async def test_each_host_is_tried_and_told_where_it_ends(
     registry: Any, store: ImageStore, tools: Any, fakes: Any, certs: Path, name: str
 ) -> None:
-    dead, broken = f"127.0.0.1:{tools.free_port()}", fakes()
+    broken = fakes()
+    dead = f"127.0.0.1:{tools.free_port()}"  # after what listens, else that might get the same port
     broken.answers[""] = Answer(500)
     hosts = (f'"http://{dead}"', f'"http://{broken.host}"', '"http://none.invalid"')
     tables = "".join(f"[host.{host}]\n" for host in hosts)
