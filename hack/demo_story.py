@@ -64,7 +64,8 @@ def files_of_node() -> Iterator[tuple[str, Path]]:
         yield library.lstrip("/"), Path(library).resolve()
     # Debian's Node.js reads parts of its own library from there.
     for file in sorted(Path("/usr/share/nodejs").rglob("*.js")):
-        yield str(file).lstrip("/"), file.resolve()
+        if file.is_file():  # other packages have directories of such names there
+            yield str(file).lstrip("/"), file.resolve()
 
 
 def make_image(target: Path) -> None:
