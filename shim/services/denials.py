@@ -1,7 +1,8 @@
 """What the kernel denied to containers: its audit records of seccomp and AppArmor, into the timeline.
 
 The kernel writes them to its log where no audit daemon takes them. A record names a process by its pid on the
-node, and the process's cgroup names the container, as long as the process is there.
+node. Its cgroup names the container as long as the process is there; of one that is gone only a container's
+first process is known, so what a short-lived child of it was denied may be told to nobody.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _FIELD: Final = re.compile(r'(\w+)=("[^"]*"|\S+)')
 _SECCOMP: Final = "1326"
 # The kernel tells line by line of each link that comes or goes: they are read together.
 _PAUSE_S: Final = 0.01
+# For so long after its end a pid still means the container's first process: later it may be another's.
+_REMEMBERED_NS: Final = 5_000_000_000
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -113,8 +116,20 @@ class Watcher:
             self._paused = loop.call_later(_PAUSE_S, self._follow)
 
     def _tell(self, denial: Denial) -> None:
-        for id_ in _ID.findall(proc.cgroups(denial.pid)):
-            if self._node.records.has_container(id_):
-                keys = tuple(container_keys(self._node, id_))
-                self._node.timeline.add(Entry(self._node.now_ns(), "denial", keys, denial.text, ok=False))
-                return
+        id_ = self._container_of(denial.pid)
+        if id_ is not None:
+            keys = tuple(container_keys(self._node, id_))
+            self._node.timeline.add(Entry(self._node.now_ns(), "denial", keys, denial.text, ok=False))
+
+    def _container_of(self, pid: int) -> str | None:
+        records = self._node.records
+        for id_ in _ID.findall(proc.cgroups(pid)):
+            if records.has_container(id_):
+                return id_
+        # It is gone, or a zombie, which cgroup v1 has in its root: a container's first process is recorded.
+        since_ns = self._node.now_ns() - _REMEMBERED_NS
+        for view in records.containers():
+            process, finished_ns = view.status.process, view.status.finished_at_ns
+            if process is not None and process.pid == pid and not 0 < finished_ns < since_ns:
+                return str(view.spec.id)
+        return None
