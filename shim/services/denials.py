@@ -125,11 +125,11 @@ class Watcher:
         records = self._node.records
         for id_ in _ID.findall(proc.cgroups(pid)):
             if records.has_container(id_):
-                return id_
+                return str(id_)
         # It is gone, or a zombie, which cgroup v1 has in its root: a container's first process is recorded.
         since_ns = self._node.now_ns() - _REMEMBERED_NS
         for view in records.containers():
             process, finished_ns = view.status.process, view.status.finished_at_ns
             if process is not None and process.pid == pid and not 0 < finished_ns < since_ns:
-                return str(view.spec.id)
+                return view.spec.id
         return None
