@@ -73,19 +73,27 @@ def overwrite(path: str, data: bytes, filler: bytes) -> None:
         filler: one byte, repeated after it up to the length of the old content.
 
     Raises:
-        KernelError: the content is as it was, but for zeros at its end where room for more was missing.
+        KernelError: the content is as it was.
     """
     try:
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             before = os.fstat(fd).st_size
             if len(data) > before:
-                os.posix_fallocate(fd, 0, len(data))
+                _make_room(fd, before, len(data))
             write_all(fd, data.ljust(before, filler))
         finally:
             os.close(fd)
     except OSError as error:
         raise KernelError("write", error.errno or errno.EIO, path) from error
+
+
+def _make_room(fd: int, before: int, wanted: int) -> None:
+    try:
+        os.posix_fallocate(fd, 0, wanted)
+    except OSError:
+        os.ftruncate(fd, before)  # some file systems keep what they had found: zeros at the end
+        raise
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
@@ -178,12 +186,12 @@ def disk_usage(path: str | os.PathLike[str]) -> tuple[int, int]:
     return used, inodes
 
 
-def _text(path: str | bytes | int) -> str:
-    return f"fd {path}" if isinstance(path, int) else os.fsdecode(path)
-
-
 def fstype(fd: int) -> int:
     """Return the magic number of the file system that a descriptor is in (statfs(2), linux/magic.h)."""
     buffer = ctypes.create_string_buffer(_STATFS_BYTES)
     libc.check(libc.libc.fstatfs(fd, buffer), "fstatfs")
     return int(_F_TYPE.unpack_from(buffer)[0])
+
+
+def _text(path: str | bytes | int) -> str:
+    return f"fd {path}" if isinstance(path, int) else os.fsdecode(path)

@@ -23,6 +23,7 @@ from shim.errors import AlreadyExists, ResourceExhausted
 from shim.kernel import files
 from shim.network.links import Network
 from shim.network.port_mappings import PortEntry, clash, key
+from shim.store import records
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +129,13 @@ class Leases:
         return changed
 
     def release(self, lease: Lease, failure: str = "") -> None:
-        """Note that a sandbox needs its lease no more, or why it is not gone yet; its ports are free."""
-        self._save(dataclasses.replace(lease, released=True, failure=failure))
+        """Note that a sandbox needs its lease no more, or why it is not gone yet; its ports are free.
+
+        Also on a full disk: a pod that has filled it must come to its end.
+        """
+        released = dataclasses.replace(lease, released=True, failure=failure)
+        records.replace(self._path(lease.sandbox_id), released)
+        self._remember(released)
 
     def drop(self, sandbox_id: str) -> None:
         """Make the addresses free again. Idempotent."""

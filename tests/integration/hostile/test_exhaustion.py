@@ -144,6 +144,9 @@ def test_a_container_that_fills_its_layer_fills_the_disk_and_can_be_removed(smal
             daemon.create(other, small.config("true"))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, caught.value.details()
     daemon.stop(id_)
+    daemon.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=pod[0]))
+    daemon.until(lambda: not os.path.exists(f"{daemon.root}/network/leases/{pod[0]}.json"))
+    assert daemon.status(id_).state == cri.CONTAINER_EXITED  # what fills the disk is still there
     daemon.remove(pod[0])
     assert os.statvfs(daemon.root).f_bavail
     small.alive()

@@ -94,6 +94,20 @@ def test_a_file_is_written_over_in_the_room_that_it_has(tmp_path: Path) -> None:
         files.overwrite(str(tmp_path / "none"), b"", filler=b"\n")
 
 
+def test_a_file_that_finds_no_room_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def finds_some(fd: int, offset: int, length: int) -> None:  # as ext4 does where blocks run out
+        os.ftruncate(fd, offset + length - 1)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", finds_some)
+    with pytest.raises(KernelError, match="No space left"):
+        files.overwrite(str(path), b"longer than it was", filler=b"\n")
+    assert path.read_bytes() == b"old"
+
+
 def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     others = {"record.json", ".hidden", "x.tmp", ".record.json.tmp"}
     for name in (*others, ".record.json.0123abcd.tmp"):
