@@ -285,7 +285,7 @@ class CniNetwork:
         except UnreadableRecord as error:
             log.warning("network of sandbox %s is taken back by today's configuration: %s", sandbox_id, error)
         record = CniRecord(sandbox_id, await self._readiness.usable(), "", "IgnoreUnknown=1", ended=True)
-        await self._files.run(self._store.save, record)
+        await self._files.run(self._store.put_in_place, record)
         return record
 
     async def _collect_now(self) -> None:

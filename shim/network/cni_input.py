@@ -31,6 +31,7 @@ _BURST: Final = 2**31 - 1
 _QUANTITY: Final = re.compile(
     r"([0-9]+\.?[0-9]*|\.[0-9]+)(?:([KMGTPE]i)|([numkMGTPE])|[eE]([+-]?[0-9]{1,2}))?"
 )
+_LONGEST_QUANTITY: Final = 100  # far more than any has; Python refuses to read numbers of thousands of digits
 _BINARY: Final = {unit: 1 << 10 * power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _MADE_HERE: Final = "cni.dev/"  # keys that only a runtime writes
@@ -158,7 +159,7 @@ def _bandwidth(annotations: Mapping[str, str]) -> dict[str, int]:
 def parse_quantity(text: str) -> int | None:
     """Return a quantity as Kubernetes writes it (``10M``, ``1.5Gi``, ``1e6``), rounded up, or None."""
     match = _QUANTITY.fullmatch(text.strip())
-    if match is None:
+    if match is None or len(text) > _LONGEST_QUANTITY:
         return None
     number, binary, decimal, exponent = (part or "" for part in match.groups())
     if binary:

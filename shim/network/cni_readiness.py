@@ -114,7 +114,7 @@ class Readiness:
     async def _judge(self) -> Verdict:
         try:
             configuration = await self.usable()
-        except ShimError as error:
+        except (ShimError, OSError) as error:
             self.chosen = None
             return Verdict(NetworkCondition(False, NOT_READY, str(error)), None, time.monotonic())
         if not cni_versions.has_status_and_gc(configuration.cni_version):
@@ -131,7 +131,7 @@ class Readiness:
             call = Call(plugin["type"], "STATUS", configuration.name, configuration.path, stdin)
             try:
                 await self._plugins.run(call, min(_PROBE_S, self._plugins.timeout_s))
-            except ShimError as error:
+            except (ShimError, OSError) as error:
                 condition = NetworkCondition(False, NOT_READY, str(error))
                 break
         return Verdict(condition, configuration, time.monotonic())
@@ -158,7 +158,7 @@ class Readiness:
         try:
             out = await self._plugins.run(call, min(_PROBE_S, self._plugins.timeout_s))
             supported = parse_versions(cni_plugin.parse_answer(call, out))
-        except ShimError as error:
+        except (ShimError, OSError) as error:
             log.info("its versions are not known, so it is taken to speak all: %s", error)
         self._versions[identity] = supported, time.monotonic()
         return supported

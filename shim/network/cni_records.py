@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -82,7 +83,7 @@ class Store:
 
     Args:
         directory: where they lie; it is made if it is missing.
-        quarantine: where those that cannot be read are moved to.
+        quarantine: where those go that cannot be read.
     """
 
     def __init__(self, directory: str, quarantine: str) -> None:
@@ -110,17 +111,17 @@ class Store:
         """Return a record; None: there is none.
 
         Raises:
-            UnreadableRecord: it was none, and lies in the quarantine now.
+            UnreadableRecord: what is there is none.
         """
         path = self.path(sandbox_id)
-        if not os.path.exists(path):
-            return None
-        try:
-            return records.load(path, CniRecord)
-        except records.UnreadableRecord:
-            os.makedirs(self._quarantine, 0o700, exist_ok=True)
-            os.replace(path, os.path.join(self._quarantine, f"cni-{sandbox_id}{_SUFFIX}"))
-            raise
+        return records.load(path, CniRecord) if os.path.exists(path) else None
+
+    def put_in_place(self, record: CniRecord) -> None:
+        """Write a record in the place of one that cannot be read, which goes to the quarantine."""
+        os.makedirs(self._quarantine, 0o700, exist_ok=True)
+        path = self.path(record.sandbox_id)
+        shutil.copyfile(path, os.path.join(self._quarantine, f"cni-{record.sandbox_id}{_SUFFIX}"))
+        self.save(record)
 
     def load_all(self) -> list[CniRecord]:
         """Return all records that can be read."""

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 KNOWN: Final = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-NEWEST: Final = KNOWN[-1]
 UNSAID: Final = "0.1.0"  # what a configuration without a version means
 
 

@@ -16,6 +16,7 @@ from shim.network.cni import CniNetwork
 from shim.network.cni_input import INGRESS
 from shim.network.plugin import SetupRequest
 from shim.network.settings import CniSettings
+from shim.store.records import UnreadableRecord
 
 ID, OTHER = "ab" * 32, "cd" * 32
 NETNS = "/proc/self/ns/net"
@@ -214,6 +215,13 @@ async def test_a_namespace_that_is_gone_is_not_named(desk: Desk) -> None:
 async def test_a_record_that_cannot_be_read_is_set_aside_and_today_s_configuration_used(desk: Desk) -> None:
     await desk.network.setup(REQUEST)
     (desk.records / f"{ID}.json").write_text("{")
+    with pytest.raises(UnreadableRecord):
+        await desk.network.check(ID)
+    there = desk.file.read_text()
+    desk.file.unlink()
+    with pytest.raises(FailedPrecondition, match="no CNI configuration"):
+        await desk.network.teardown(ID, NETNS)
+    desk.file.write_text(there)
     await desk.network.teardown(ID, NETNS)
     assert (desk.recorded(), desk.held()) == ([], [])
     assert (desk.path / "quarantine" / f"cni-{ID}.json").exists()

@@ -123,6 +123,7 @@ def test_an_annotation_that_makes_no_sense_is_refused_where_it_counts(
         ("0x10", None),
         ("1K", None),
         ("\u0661", None),
+        ("9" * 5000, None),
     ],
 )
 def test_quantities_are_read_as_kubernetes_writes_them(text: str, value: int | None) -> None:

@@ -47,15 +47,18 @@ def test_records_of_the_first_version_are_read(store: Store) -> None:
     assert (record.ended, record.failure) == (False, None)
 
 
-def test_what_is_no_record_is_set_aside(store: Store, tmp_path: Path) -> None:
+def test_what_is_no_record_stays_until_another_is_put_in_its_place(store: Store, tmp_path: Path) -> None:
     path = Path(store.path(ID))
     path.parent.mkdir()
     path.write_text("{")
     assert store.load_all() == []
-    with pytest.raises(UnreadableRecord):
-        store.load(ID)
+    for _ in range(2):
+        with pytest.raises(UnreadableRecord):
+            store.load(ID)
+    record = CniRecord(ID, Configuration("net", "1.1.0", ({"type": "x"},)), "", "")
+    store.put_in_place(record)
     assert (tmp_path / "quarantine" / f"cni-{ID}.json").read_text() == "{"
-    assert store.load(ID) is None
+    assert store.load(ID) == record
 
 
 def test_the_ranges_of_the_node_are_no_record_of_a_pod(
