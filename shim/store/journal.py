@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from shim.kernel import files
 from shim.model.timeline import Entry
 
 log = logging.getLogger(__name__)
@@ -58,10 +59,12 @@ class Journal:
         """
         data = b"".join(_encoder.encode(_Line(VERSION, entry)) + b"\n" for entry in entries)
         os.makedirs(self._directory, 0o700, exist_ok=True)
-        fd = os.open(self._current, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
+        fd = os.open(self._current, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
         try:
             size = os.fstat(fd).st_size
-            os.write(fd, data)
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                data = b"\n" + data  # the line before was cut; this one must not be lost with it
+            files.write_all(fd, data)
         finally:
             os.close(fd)
         if size + len(data) >= self._max_bytes:

@@ -22,7 +22,7 @@ def test_a_line_that_was_cut_or_is_of_another_version_is_left_out(tmp_path: Path
     journal = Journal(str(tmp_path), 1 << 20)
     journal.append([ENTRY])
     with (tmp_path / "current").open("ab") as file:
-        file.write(b'{"version":2,"entry":{"at_ns":1,"what":"x","keys":[]}}\n\xff\xfe\n{"version":1,"ent\n')
+        file.write(b'{"version":2,"entry":{"at_ns":1,"what":"x","keys":[]}}\n\xff\xfe\n{"version":1,"ent')
     journal.append([ENTRY])
     assert journal.load() == [ENTRY, ENTRY]
 
