@@ -31,6 +31,7 @@ from shim.model.stats import (
 _HUGE_PAGES: Final = "/sys/kernel/mm/hugepages"
 _PRESSURE: Final = "/proc/pressure/cpu"
 _GONE: Final = (errno.ENOENT, errno.ENODEV)
+_NONE_OF_ITS_OWN: Final = (*_GONE, errno.EOPNOTSUPP)  # a threaded cgroup's processes are told by one above
 _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -276,7 +277,7 @@ def _pids(directory: str) -> list[int]:
             for each in below:
                 found += _pids(each)
     except OSError as error:
-        if error.errno in _GONE:
+        if error.errno in _NONE_OF_ITS_OWN:
             return []
         raise
     return found

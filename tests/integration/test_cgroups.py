@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shim.cgroups import hierarchy, oom
+from shim.cgroups import hierarchy, oom, stats
 from shim.cgroups.driver import CgroupfsDriver
 from shim.errors import FailedPrecondition, InvalidArgument, KernelError
 from shim.kernel import cgroupfs, proc
@@ -87,6 +87,24 @@ def test_a_process_enters_every_hierarchy_is_killed_and_leaves_nothing(
     assert [mount for mount in found.mounts() if os.path.exists(mount + path)] == []
     with pytest.raises(KernelError):
         driver.cpu(path)
+
+
+def test_processes_of_threaded_cgroups_are_counted(
+    driver: CgroupfsDriver, found: hierarchy.Hierarchy
+) -> None:
+    path = driver.path(driver.parent(""), ids.new_id())
+    pid = spawn(driver.create(path, Resources()), "sleep", "60")
+    inner = f"{found.unified}{path}/inner"
+    os.mkdir(inner)
+    try:
+        cgroupfs.write(f"{inner}/cgroup.type", "threaded")
+        cgroupfs.write(f"{inner}/cgroup.threads", str(pid))
+        with pytest.raises(KernelError, match=r"cgroup\.procs"):
+            cgroupfs.read(f"{inner}/cgroup.procs")
+        assert stats.Reader(hierarchy.Hierarchy({}, found.unified)).processes(path) == [pid]
+    finally:
+        driver.kill(path)
+        os.waitpid(pid, 0)
 
 
 def test_limits_grow_and_shrink(driver: CgroupfsDriver) -> None:
