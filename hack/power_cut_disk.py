@@ -14,7 +14,7 @@ import random
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,17 +192,17 @@ def _copy(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def mounted(disk: Path, place: Path, run: object) -> Iterator[None]:
-    """Mount an ext4 through a loop device. ``run``: how to call a program."""
-    call = run  # for the type checker's sake a plain name
-    assert callable(call)
-    call(["mount", "-o", "loop", str(disk), str(place)])
+def mounted(disk: Path, place: Path, run: Callable[[list[str]], None]) -> Iterator[None]:
+    """Mount an ext4 through a loop device. ``run``: how to call a program; it raises OSError."""
+    run(["mount", "-o", "loop", str(disk), str(place)])
     try:
         yield
     finally:
         for _ in range(50):  # a worker that was killed may still hold it
             try:
-                call(["umount", str(place)])
+                run(["umount", str(place)])
                 break
             except OSError:
                 time.sleep(0.1)
+        else:
+            raise OSError(f"{place} stays busy")

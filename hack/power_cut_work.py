@@ -1,6 +1,8 @@
 """Pull and remove images at random, and tell of each before and after: what ``hack/power-cut`` interrupts.
 
-power_cut_work.py ROOT SEED STEPS REFERENCE...
+power_cut_work.py ROOT SEED STEPS go|wait REFERENCE...
+
+With ``wait`` it reads a line after each that it writes.
 """
 
 from __future__ import annotations

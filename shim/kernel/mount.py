@@ -12,18 +12,14 @@ from shim.errors import KernelError
 from shim.kernel import libc
 from shim.kernel.libc import check, encode
 
-MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
-MS_REMOUNT: Final = 32
 MS_BIND: Final = 4096
 MS_REC: Final = 16384
 MS_PRIVATE: Final = 1 << 18
 MS_SLAVE: Final = 1 << 19
 MS_SHARED: Final = 1 << 20
-MS_RELATIME: Final = 1 << 21
-MS_STRICTATIME: Final = 1 << 24
 
 MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8

@@ -15,7 +15,6 @@ from shim.kernel import libc, proc
 CLONE_FILES: Final = 0x400
 CLONE_PIDFD: Final = 0x1000
 CLONE_PARENT: Final = 0x8000
-CLONE_CLEAR_SIGHAND: Final = 0x100000000
 CLONE_INTO_CGROUP: Final = 0x200000000
 
 _PR_SET_DUMPABLE: Final = 4

@@ -16,7 +16,6 @@ class ContainerStore(ObjectStore[ContainerSpec, ContainerStatus]):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout.containers, layout.quarantine, ContainerSpec, ContainerStatus)
-
         self._of_sandbox: dict[str, tuple[str, ...]] = {}
 
     def ids_in(self, sandbox_id: str) -> tuple[str, ...]:

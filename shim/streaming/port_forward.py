@@ -119,9 +119,8 @@ class Pairs:
         self._tasks = Tasks()
         self._dial, self._wait_s = dial, wait_s
         self._halves: dict[str, tuple[SpdyChannel, asyncio.TimerHandle]] = {}
-        self._open: dict[
-            int, tuple[asyncio.Task[None], SpdyChannel]
-        ] = {}  # by data channel; its error channel
+        # By the number of the data channel: who copies, and the error channel.
+        self._open: dict[int, tuple[asyncio.Task[None], SpdyChannel]] = {}
 
     def opened(self, channel: SpdyChannel) -> None:
         """Take a channel in; one that makes no sense is broken off."""

@@ -21,18 +21,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 CHILD_NAMES: Final = ("plan", "sync", "stdin", "stdout", "stderr")
-KEPT_NAMES: Final = (
-    "pidfd",
-    "tty",
-    "stdout_read",
-    "stderr_read",
-    "stdin_write",
-    "kill_dir",
-    "memory_events",
-    "oom_eventfd",
-    "oom_control",
-    "carry",
-)
 
 
 class FdStore:
