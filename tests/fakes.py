@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from shim.cgroups import names
@@ -117,6 +117,9 @@ class FakeCgroups:
 
     def processes(self, path: str) -> list[int]:
         return [1] if path in self.limits else []
+
+    def keep_open(self, paths: Container[str]) -> None:
+        self.kept_open = paths
 
     def _there(self, path: str) -> None:
         if path not in self.limits:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from shim.cgroups import killing, limits, names, oom, plan, tree
 from shim.cgroups.devices import DeviceGuard
 from shim.cgroups.hierarchy import Hierarchy
+from shim.cgroups.open_files import OpenFiles, affordable
 from shim.cgroups.stats import Reader
 from shim.errors import FailedPrecondition, InvalidArgument, KernelError
 from shim.kernel import cgroupfs
@@ -24,7 +25,9 @@ log = logging.getLogger(__name__)
 
 
 class CgroupfsDriver:
-    """Makes and removes cgroups by itself. Blocking; every method may run in several threads at once.
+    """Makes and removes cgroups by itself.
+
+    Blocking; every method may run in several threads at once, but those that read numbers: they share one.
 
     Args:
         hierarchy: where cgroups are; it has a unified mount, by which processes are tracked and killed.
@@ -38,11 +41,13 @@ class CgroupfsDriver:
             raise FailedPrecondition("no cgroup2 to track processes with: mount it, see the doctor")
         self._hierarchy = hierarchy
         self._guard = DeviceGuard(hierarchy)
-        self._reader = Reader(hierarchy)
+        self._files = OpenFiles(affordable())
+        self._reader = Reader(hierarchy, self._files)
         self._own_parent = names.normal(own_parent)
 
     def close(self) -> None:
         """Let go of what the driver holds; cgroups stay."""
+        self._files.close()
 
     def parent(self, asked: str) -> str:
         """Return the parent in force for a request's cgroup_parent. Pure.
@@ -161,6 +166,10 @@ class CgroupfsDriver:
     def processes(self, path: str) -> list[int]:
         """Return the pids in a cgroup and below; none once it is gone."""
         return self._reader.processes(path)
+
+    def keep_open(self, paths: Container[str]) -> None:
+        """Close what is open of all other cgroups to read numbers, and what was not read lately."""
+        self._files.keep(paths)
 
     def _plan(self, resources: Resources, memory_now_bytes: int | None) -> list[plan.Write]:
         if self._hierarchy.v1:

@@ -14,6 +14,7 @@ from typing import Final
 
 from shim.cgroups import parse
 from shim.cgroups.hierarchy import Hierarchy
+from shim.cgroups.open_files import OpenFiles
 from shim.errors import KernelError
 from shim.kernel import filesystems
 from shim.kernel.cgroupfs import read_bytes
@@ -30,19 +31,22 @@ from shim.model.stats import (
 
 _HUGE_PAGES: Final = "/sys/kernel/mm/hugepages"
 _PRESSURE: Final = "/proc/pressure/cpu"
-_GONE: Final = (errno.ENOENT, errno.ENODEV)
-_NONE_OF_ITS_OWN: Final = (*_GONE, errno.EOPNOTSUPP)  # a threaded cgroup's processes are told by one above
+_PROCESSES: Final = "cgroup.procs"
+# A threaded cgroup says EOPNOTSUPP: its processes are told by the one above that is not (cgroups(7)).
+_NO_PROCESSES: Final = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
 _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class Reader:
-    """Reads the numbers of cgroups. Blocking; may be used in several threads.
+    """Reads the numbers of cgroups. Blocking; for one thread.
 
     Args:
         hierarchy: where cgroups are.
+        files: how they are read.
     """
 
-    def __init__(self, hierarchy: Hierarchy) -> None:
+    def __init__(self, hierarchy: Hierarchy, files: OpenFiles) -> None:
+        self._files = files
         self._unified = hierarchy.unified
         self._v1 = bool(hierarchy.v1)
         get = hierarchy.v1.get if hierarchy.v1 else lambda _name: hierarchy.unified
@@ -60,9 +64,10 @@ class Reader:
             if self._cpuacct is None:
                 raise KernelError("open", errno.ENOENT, "hierarchy of cgroup controller cpuacct")
             now = time.time_ns()
-            return CpuStats(now, int(read_bytes(f"{self._cpuacct}{path}/cpuacct.usage")))
+            return CpuStats(now, int(self._files.read(self._cpuacct, path, "cpuacct.usage")))
         now = time.time_ns()
-        return CpuStats(now, parse.flat(read_bytes(f"{self._unified}{path}/cpu.stat"))[b"usage_usec"] * 1000)
+        stat = parse.flat(self._files.read(self._unified, path, "cpu.stat"))
+        return CpuStats(now, stat[b"usage_usec"] * 1000)
 
     def usage(self, path: str) -> CgroupUsage:
         """Return what statistics tell. ``path`` is below the root of each hierarchy.
@@ -85,14 +90,23 @@ class Reader:
         return self._details_v1(path, usage) if self._v1 else self._details_v2(path, usage)
 
     def processes(self, path: str) -> list[int]:
-        """Return the pids in a cgroup and those below it; none once it is gone."""
-        mount = self._pids if self._v1 else self._unified
-        return _pids(f"{mount or self._unified}{path}")
+        """Return the pids in a cgroup and those below it; none once it is gone.
+
+        The cgroup2 hierarchy tells them: one of version 1 says the same for a second to who keeps it open.
+        """
+        directory = self._unified + path
+        try:
+            data = self._files.read(self._unified, path, _PROCESSES)
+            return [*map(int, data.split()), *_pids_below(directory)]
+        except OSError as error:
+            if error.errno in _NO_PROCESSES:
+                return []
+            raise
 
     # Version 1 and 2 in one
 
     def _pressure(self, path: str, resource: str) -> Pressure | None:
-        data = _optional(f"{self._unified}{path}/{resource}.pressure")
+        data = self._optional(self._unified, path, f"{resource}.pressure")
         return parse.pressure(data) if data else None
 
     def _io(self, path: str) -> IoStats | None:
@@ -102,27 +116,26 @@ class Reader:
     def _memory_stats(self, path: str) -> MemoryStats | None:
         if self._memory is None:
             return None
-        directory = self._memory + path
         now = time.time_ns()
-        data = _optional(directory + "/memory.stat")
+        data = self._optional(self._memory, path, "memory.stat")
         if data is None:
             return None
         stat = parse.flat(data)
         pressure = self._pressure(path, "memory") if self._has_pressure else None
         if self._v1:
-            usage = int(read_bytes(directory + "/memory.usage_in_bytes"))
-            limit = parse.limit(read_bytes(directory + "/memory.limit_in_bytes"))
+            usage = int(self._files.read(self._memory, path, "memory.usage_in_bytes"))
+            limit = parse.limit(self._files.read(self._memory, path, "memory.limit_in_bytes"))
             return memory_v1(now, usage, limit, stat, pressure)
-        usage = int(read_bytes(directory + "/memory.current"))
-        limit = parse.limit(read_bytes(directory + "/memory.max"))
-        swap = _optional(directory + "/memory.swap.current")  # none on a kernel without swap
-        swap_max = _optional(directory + "/memory.swap.max") if swap is not None else None
+        usage = int(self._files.read(self._memory, path, "memory.current"))
+        limit = parse.limit(self._files.read(self._memory, path, "memory.max"))
+        swap = self._optional(self._memory, path, "memory.swap.current")  # none on a kernel without swap
+        swap_max = self._optional(self._memory, path, "memory.swap.max") if swap is not None else None
         return memory_v2(now, usage, limit, int(swap or 0), swap_max, stat, pressure)
 
     def _details_v1(self, path: str, usage: CgroupUsage) -> CgroupDetails:
-        cpu = _flat(self._cpu, path, "cpu.stat")
-        times = _flat(self._cpuacct, path, "cpuacct.stat")
-        kernel = _number(self._memory, path, "memory.kmem.usage_in_bytes")
+        cpu = self._flat(self._cpu, path, "cpu.stat")
+        times = self._flat(self._cpuacct, path, "cpuacct.stat")
+        kernel = self._number(self._memory, path, "memory.kmem.usage_in_bytes")
         memory = usage.memory
         if memory is not None and kernel:
             memory = dataclasses.replace(memory, kernel_bytes=kernel)
@@ -134,23 +147,23 @@ class Reader:
             periods=cpu.get(b"nr_periods", 0),
             throttled_periods=cpu.get(b"nr_throttled", 0),
             throttled_ns=cpu.get(b"throttled_time", 0),
-            memory_max_bytes=_number(self._memory, path, "memory.max_usage_in_bytes"),
-            limit_hits=_number(self._memory, path, "memory.failcnt") or 0,
-            oom_kills=_flat(self._memory, path, "memory.oom_control").get(b"oom_kill", 0),
-            tasks=_number(self._pids, path, "pids.current") or 0,
-            tasks_max=_number(self._pids, path, "pids.max") or 0,
+            memory_max_bytes=self._number(self._memory, path, "memory.max_usage_in_bytes"),
+            limit_hits=self._number(self._memory, path, "memory.failcnt") or 0,
+            oom_kills=self._flat(self._memory, path, "memory.oom_control").get(b"oom_kill", 0),
+            tasks=self._number(self._pids, path, "pids.current") or 0,
+            tasks_max=self._number(self._pids, path, "pids.max") or 0,
             devices=_named(
                 parse.blkio(
-                    _file(self._blkio, path, "blkio.throttle.io_service_bytes_recursive"),
-                    _file(self._blkio, path, "blkio.throttle.io_serviced_recursive"),
+                    self._file(self._blkio, path, "blkio.throttle.io_service_bytes_recursive"),
+                    self._file(self._blkio, path, "blkio.throttle.io_serviced_recursive"),
                 )
             ),
             huge_pages=self._huge_pages(path),
         )
 
     def _details_v2(self, path: str, usage: CgroupUsage) -> CgroupDetails:
-        cpu = _flat(self._unified, path, "cpu.stat")
-        events = _flat(self._unified, path, "memory.events")
+        cpu = self._flat(self._unified, path, "cpu.stat")
+        events = self._flat(self._unified, path, "memory.events")
         return CgroupDetails(
             usage=usage,
             user_ns=cpu.get(b"user_usec", 0) * 1000,
@@ -158,12 +171,12 @@ class Reader:
             periods=cpu.get(b"nr_periods", 0),
             throttled_periods=cpu.get(b"nr_throttled", 0),
             throttled_ns=cpu.get(b"throttled_usec", 0) * 1000,
-            memory_max_bytes=_number(self._unified, path, "memory.peak"),
+            memory_max_bytes=self._number(self._unified, path, "memory.peak"),
             limit_hits=events.get(b"max", 0),
             oom_kills=events.get(b"oom_kill", 0),
-            tasks=_number(self._unified, path, "pids.current") or 0,
-            tasks_max=_number(self._unified, path, "pids.max") or 0,
-            devices=_named(parse.io_stat(_file(self._unified, path, "io.stat"))),
+            tasks=self._number(self._unified, path, "pids.current") or 0,
+            tasks_max=self._number(self._unified, path, "pids.max") or 0,
+            devices=_named(parse.io_stat(self._file(self._unified, path, "io.stat"))),
             huge_pages=self._huge_pages(path),
         )
 
@@ -172,11 +185,29 @@ class Reader:
         found = []
         for size in _huge_page_sizes() if self._huge is not None else ():
             name = "usage_in_bytes" if self._v1 else "current"
-            used = _number(self._huge, path, f"hugetlb.{size}.{name}")
-            most = _number(self._huge, path, f"hugetlb.{size}.max_usage_in_bytes") if self._v1 else None
+            used = self._number(self._huge, path, f"hugetlb.{size}.{name}")
+            most = self._number(self._huge, path, f"hugetlb.{size}.max_usage_in_bytes") if self._v1 else None
             if used is not None:
                 found.append(HugePages(size, used, most))
         return tuple(found)
+
+    # Files that kernels, or cgroups without a controller, may lack
+
+    def _optional(self, mount: str, path: str, name: str) -> bytes | None:
+        try:
+            return self._files.read(mount, path, name)
+        except KernelError:
+            return None
+
+    def _file(self, mount: str | None, path: str, name: str) -> bytes:
+        return (self._optional(mount, path, name) or b"") if mount is not None else b""
+
+    def _flat(self, mount: str | None, path: str, name: str) -> dict[bytes, int]:
+        return parse.flat(self._file(mount, path, name))
+
+    def _number(self, mount: str | None, path: str, name: str) -> int | None:
+        data = self._file(mount, path, name)
+        return parse.limit(data) if data else None
 
 
 def memory_v1(
@@ -246,41 +277,23 @@ def _named(devices: tuple[DeviceIo, ...]) -> tuple[DeviceIo, ...]:
     )
 
 
-def _optional(path: str) -> bytes | None:
-    """Return a file that kernels, or cgroups without a controller, may lack."""
-    try:
-        return read_bytes(path)
-    except KernelError:
-        return None
-
-
-def _file(mount: str | None, path: str, name: str) -> bytes:
-    return (_optional(f"{mount}{path}/{name}") or b"") if mount is not None else b""
-
-
-def _flat(mount: str | None, path: str, name: str) -> dict[bytes, int]:
-    return parse.flat(_file(mount, path, name))
-
-
-def _number(mount: str | None, path: str, name: str) -> int | None:
-    data = _file(mount, path, name)
-    return parse.limit(data) if data else None
+def _pids_below(directory: str) -> list[int]:
+    """Return the pids in all cgroups below one."""
+    if os.stat(directory).st_nlink <= 2:  # a directory of cgroups has a link from each one below it
+        return []
+    with os.scandir(directory) as entries:
+        below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return [pid for each in below for pid in _pids(each)]
 
 
 def _pids(directory: str) -> list[int]:
     try:
-        found = [int(pid) for pid in read_bytes(directory + "/cgroup.procs").split()]
-        # A directory of cgroups has a link from each one below it.
-        if os.stat(directory).st_nlink > 2:
-            with os.scandir(directory) as entries:
-                below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-            for each in below:
-                found += _pids(each)
+        found = [int(pid) for pid in read_bytes(f"{directory}/{_PROCESSES}").split()]
+        return found + _pids_below(directory)
     except OSError as error:
-        if error.errno in _NONE_OF_ITS_OWN:
+        if error.errno in _NO_PROCESSES:
             return []
         raise
-    return found
 
 
 def _has_pressure() -> bool:

@@ -75,7 +75,7 @@ class _Placeholder:
 
 
 class SystemdDriver(CgroupfsDriver):
-    """Has systemd make and remove cgroups. Blocking; every method may run in several threads at once.
+    """Has systemd make and remove cgroups. Blocking; threads as for ``CgroupfsDriver``.
 
     Args:
         hierarchy: of version 2.
@@ -93,6 +93,7 @@ class SystemdDriver(CgroupfsDriver):
     def close(self) -> None:
         """Leave systemd; scopes stay."""
         self._systemd.close()
+        super().close()
 
     def parent(self, asked: str) -> str:
         """Return the cgroup of the slice that a request's cgroup_parent names. Pure.

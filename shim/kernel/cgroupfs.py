@@ -35,24 +35,42 @@ def read(path: str) -> str:
 def read_bytes(path: str) -> bytes:
     """Return what a cgroup file says, for those who read many: one open, read and close where it is short.
 
-    Measured: 6 us, against 1 us for a file that is kept open. For a thousand containers with ten files each
-    that would be ten thousand descriptors, each with a page of the kernel's, to save 50 ms in ten seconds.
-
     Raises:
         KernelError: ENOENT once the cgroup is gone, or where its controller is not enabled; ENODEV if it goes
             just now.
     """
+    fd, data = open_and_read(path)
+    os.close(fd)
+    return data
+
+
+def open_and_read(path: str) -> tuple[int, bytes]:
+    """Return a descriptor of a cgroup file, the caller's, and what it says.
+
+    Raises:
+        KernelError: as ``read_bytes``.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = part = os.read(fd, _CHUNK)
-            while len(part) >= _PAGE:  # lists come in pages, all else at once
-                part = os.read(fd, _CHUNK)
-                data += part
-        finally:
+            return fd, read_open(fd)
+        except BaseException:
             os.close(fd)
+            raise
     except OSError as error:
         raise KernelError("read", error.errno or errno.EIO, path) from error
+
+
+def read_open(fd: int) -> bytes:
+    """Return what a cgroup file that is open says now.
+
+    Raises:
+        OSError: ENODEV once the cgroup is gone.
+    """
+    data = part = os.pread(fd, _CHUNK, 0)
+    while len(part) >= _PAGE:  # lists come in pages, all else at once
+        part = os.pread(fd, _CHUNK, len(data))
+        data += part
     return data
 
 

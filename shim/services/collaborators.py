@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from shim.images.counters import Counters
@@ -191,7 +191,10 @@ class Images(Protocol):
 
 
 class Cgroups(Protocol):
-    """Cgroups by path below the root of each hierarchy. Blocking, but for the pure ones."""
+    """Cgroups by path below the root of each hierarchy. Blocking, but for the pure ones.
+
+    Numbers are read, and ``keep_open`` is called, in one thread alone.
+    """
 
     @property
     def driver(self) -> str:
@@ -252,6 +255,9 @@ class Cgroups(Protocol):
 
     def processes(self, path: str) -> list[int]:
         """Return the pids in a cgroup and below; none once it is gone."""
+
+    def keep_open(self, paths: Container[str]) -> None:
+        """Close what is open of all other cgroups to read numbers, and what was not read lately."""
 
 
 class Traffic(Protocol):

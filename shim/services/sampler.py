@@ -29,13 +29,17 @@ async def sample_forever(node: Node) -> None:
 
 
 def _sample(node: Node, containers: Sequence[ContainerView], sandboxes: Sequence[SandboxView]) -> None:
+    read = set()
     for view in containers:
         if view.state is ContainerState.RUNNING:
+            read.add(view.spec.cgroup)
             _note(node, view.spec.id, view.spec.cgroup, view.status.started_at_ns)
             node.logs.measure(view.spec.id, view.spec.log_path)
     for pod in sandboxes:
         if pod.state is SandboxState.READY and pod.spec.config.cgroup_parent:
+            read.add(pod.spec.cgroup_parent)
             _note(node, pod.spec.id, pod.spec.cgroup_parent, pod.status.ready_at_ns)
+    node.cgroups.keep_open(read)
     known = {view.spec.id for view in containers}
     node.rates.keep(known | {view.spec.id for view in sandboxes})
     node.logs.keep(known)

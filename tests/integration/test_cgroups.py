@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shim.cgroups import hierarchy, oom, stats
+from shim.cgroups import hierarchy, oom
 from shim.cgroups.driver import CgroupfsDriver
 from shim.errors import FailedPrecondition, InvalidArgument, KernelError
 from shim.kernel import cgroupfs, proc
@@ -101,10 +101,41 @@ def test_processes_of_threaded_cgroups_are_counted(
         cgroupfs.write(f"{inner}/cgroup.threads", str(pid))
         with pytest.raises(KernelError, match=r"cgroup\.procs"):
             cgroupfs.read(f"{inner}/cgroup.procs")
-        assert stats.Reader(hierarchy.Hierarchy({}, found.unified)).processes(path) == [pid]
+        assert driver.processes(path) == [pid]
     finally:
         driver.kill(path)
         os.waitpid(pid, 0)
+        driver.remove(path)
+
+
+def test_a_cgroup_that_is_made_again_is_not_taken_for_the_one_before(driver: CgroupfsDriver) -> None:
+    path = driver.path(PARENT, ids.new_id())
+    for limit in (64 * MIB, 32 * MIB):
+        place = driver.create(path, Resources(memory_limit_bytes=limit), ALLOW_ALL)
+        for _ in range(2):
+            assert limit_of(driver, path) == limit
+            assert driver.processes(path) == []
+        pid = spawn(place, "sleep", "60")
+        assert driver.processes(path) == [pid]
+        driver.kill(path)
+        os.waitpid(pid, 0)
+        driver.remove(path)
+        assert driver.processes(path) == []
+        with pytest.raises(KernelError):
+            driver.usage(path)
+
+
+def test_what_was_opened_to_be_read_is_closed(driver: CgroupfsDriver) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    path = driver.path(PARENT, ids.new_id())
+    driver.create(path, Resources(), ALLOW_ALL)
+    driver.details(path)
+    assert len(os.listdir("/proc/self/fd")) > before
+    driver.keep_open(())
+    assert len(os.listdir("/proc/self/fd")) == before
+    driver.details(path)
+    driver.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_limits_grow_and_shrink(driver: CgroupfsDriver) -> None:
