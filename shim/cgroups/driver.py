@@ -132,6 +132,7 @@ class CgroupfsDriver:
         """Remove a cgroup with those below it, and parents of ours that nothing is left in. Idempotent."""
         killing.thaw(self._hierarchy, own(path))
         tree.remove(self._hierarchy, own(path))
+        self._files.forget(path)
 
     def remove_unknown(self, known: frozenset[str]) -> None:
         """Kill and remove cgroups below our own parent that belong to no id in ``known``."""

@@ -34,7 +34,9 @@ def affordable() -> int:
 
 
 class OpenFiles:
-    """Files of cgroups. Blocking; for one thread.
+    """Files of cgroups. Blocking; for one thread, but for ``forget``, which any thread may call.
+
+    Who reads a descriptor, or closes it, has taken it out of its dictionary, which only one thread can do.
 
     Args:
         most: how many are kept open at a time.
@@ -42,15 +44,16 @@ class OpenFiles:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._count = self._turn = 0
-        # By path of the cgroup and name of the file: [descriptor, turn of the last reading].
-        self._open: dict[str, dict[str, list[int]]] = {}
+        self._turn = 0
+        self._fds: set[int] = set()
+        # By path of the cgroup and name of the file: (descriptor, turn of the last reading).
+        self._open: dict[str, dict[str, tuple[int, int]]] = {}
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._fds)
 
     def read(self, mount: str, path: str, name: str) -> bytes:
-        """Return what a file of a cgroup says.
+        """Return what a file of a cgroup says, and keep it open.
 
         Args:
             mount: of the hierarchy.
@@ -61,24 +64,25 @@ class OpenFiles:
             KernelError: ENOENT once the cgroup is gone, or where its controller is not enabled.
         """
         files = self._open.get(path)
-        entry = files.get(name) if files is not None else None
-        if entry is not None:
+        kept = files.pop(name, None) if files is not None else None
+        if files is not None and kept is not None:
+            fd = kept[0]
             try:
-                data = cgroupfs.read_open(entry[0])
+                data = cgroupfs.read_open(fd)
             except OSError as error:
-                self._drop(path, name)
+                self._close(fd)
                 if error.errno not in _GONE:
                     raise KernelError("read", error.errno or errno.EIO, f"{mount}{path}/{name}") from error
                 # Its cgroup was removed; there may be another of its name.
             else:
-                entry[1] = self._turn
+                self._put(path, files, name, fd)
                 return data
         file = f"{mount}{path}/{name}"
-        if self._count >= self._most:
+        if len(self._fds) >= self._most:
             return cgroupfs.read_bytes(file)
         fd, data = cgroupfs.open_and_read(file)
-        self._open.setdefault(path, {})[name] = [fd, self._turn]
-        self._count += 1
+        self._fds.add(fd)
+        self._put(path, self._open.setdefault(path, {}), name, fd)
         return data
 
     def keep(self, paths: Container[str]) -> None:
@@ -86,18 +90,30 @@ class OpenFiles:
         self._turn += 1
         oldest = self._turn - _PATIENCE
         for path, files in list(self._open.items()):
-            known = path in paths
-            for name in [name for name, entry in files.items() if not known or entry[1] < oldest]:
-                self._drop(path, name)
+            for name in [name for name, (_, turn) in list(files.items()) if turn < oldest]:
+                if kept := files.pop(name, None):
+                    self._close(kept[0])
+            if path not in paths or not files:
+                self.forget(path)
+
+    def forget(self, path: str) -> None:
+        """Close the files of a cgroup. Idempotent; any thread may call it."""
+        self._close_all(self._open.pop(path, {}))
 
     def close(self) -> None:
         """Close all."""
         self.keep(())
 
-    def _drop(self, path: str, name: str) -> None:
-        files = self._open[path]
-        with contextlib.suppress(OSError):
-            os.close(files.pop(name)[0])
-        self._count -= 1
-        if not files:
-            del self._open[path]
+    def _put(self, path: str, files: dict[str, tuple[int, int]], name: str, fd: int) -> None:
+        files[name] = (fd, self._turn)
+        if self._open.get(path) is not files:  # forgotten meanwhile
+            self._close_all(files)
+
+    def _close_all(self, files: dict[str, tuple[int, int]]) -> None:
+        with contextlib.suppress(KeyError):
+            while True:
+                self._close(files.popitem()[1][0])
+
+    def _close(self, fd: int) -> None:
+        self._fds.discard(fd)  # first: its number is another file's at once
+        os.close(fd)

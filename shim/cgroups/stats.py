@@ -55,19 +55,13 @@ class Reader:
         self._has_pressure = _has_pressure()
 
     def cpu(self, path: str) -> CpuStats:
-        """Return CPU time alone, without pressure.
+        """Return CPU time alone, without pressure; keeps no file open.
 
         Raises:
             KernelError: the cgroup is gone, or nothing counts CPU time.
         """
-        if self._v1:
-            if self._cpuacct is None:
-                raise KernelError("open", errno.ENOENT, "hierarchy of cgroup controller cpuacct")
-            now = time.time_ns()
-            return CpuStats(now, int(self._files.read(self._cpuacct, path, "cpuacct.usage")))
-        now = time.time_ns()
-        stat = parse.flat(self._files.read(self._unified, path, "cpu.stat"))
-        return CpuStats(now, stat[b"usage_usec"] * 1000)
+        mount, name = self._cpu_file()
+        return self._parse_cpu(time.time_ns(), read_bytes(f"{mount}{path}/{name}"))
 
     def usage(self, path: str) -> CgroupUsage:
         """Return what statistics tell. ``path`` is below the root of each hierarchy.
@@ -75,7 +69,8 @@ class Reader:
         Raises:
             KernelError: the cgroup is gone.
         """
-        cpu = self.cpu(path)
+        mount, name = self._cpu_file()
+        cpu = self._parse_cpu(time.time_ns(), self._files.read(mount, path, name))
         if self._has_pressure:
             cpu = CpuStats(cpu.timestamp_ns, cpu.usage_ns, None, self._pressure(path, "cpu"))
         return CgroupUsage(cpu, self._memory_stats(path), self._io(path))
@@ -104,6 +99,17 @@ class Reader:
             raise
 
     # Version 1 and 2 in one
+
+    def _cpu_file(self) -> tuple[str, str]:
+        """Return (mount, name) of the file that counts CPU time."""
+        if not self._v1:
+            return self._unified, "cpu.stat"
+        if self._cpuacct is None:
+            raise KernelError("open", errno.ENOENT, "hierarchy of cgroup controller cpuacct")
+        return self._cpuacct, "cpuacct.usage"
+
+    def _parse_cpu(self, now_ns: int, data: bytes) -> CpuStats:
+        return CpuStats(now_ns, int(data) if self._v1 else parse.flat(data)[b"usage_usec"] * 1000)
 
     def _pressure(self, path: str, resource: str) -> Pressure | None:
         data = self._optional(self._unified, path, f"{resource}.pressure")

@@ -126,16 +126,19 @@ def test_a_cgroup_that_is_made_again_is_not_taken_for_the_one_before(driver: Cgr
 
 
 def test_what_was_opened_to_be_read_is_closed(driver: CgroupfsDriver) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
     path = driver.path(PARENT, ids.new_id())
     driver.create(path, Resources(), ALLOW_ALL)
-    driver.details(path)
-    assert len(os.listdir("/proc/self/fd")) > before
-    driver.keep_open(())
-    assert len(os.listdir("/proc/self/fd")) == before
-    driver.details(path)
-    driver.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    driver.cpu(path)
+    assert descriptors() == before
+    for close in (lambda: driver.keep_open(()), driver.close, lambda: driver.remove(path)):
+        driver.details(path)
+        assert descriptors() > before
+        close()
+        assert descriptors() == before
 
 
 def test_limits_grow_and_shrink(driver: CgroupfsDriver) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,22 @@ def test_a_file_that_is_not_there_is_named(mount: str) -> None:
     with pytest.raises(KernelError, match="/pod9/usage"):
         files.read(mount, "/pod9", "usage")
     assert len(files) == 0
+
+
+def test_files_that_are_forgotten_while_they_are_read_are_closed(mount: str) -> None:
+    files, before, over = OpenFiles(8), descriptors(), threading.Event()
+
+    def forget() -> None:
+        while not over.is_set():
+            files.forget("/pod1")
+
+    with ThreadPoolExecutor(2) as threads:
+        forgetting = [threads.submit(forget) for _ in range(2)]
+        try:
+            assert {files.read(mount, "/pod1", "usage") for _ in range(5000)} == {b"1\n"}
+        finally:
+            over.set()
+    for each in forgetting:
+        each.result()
+    files.forget("/pod1")
+    assert len(files) == descriptors() - before == 0
