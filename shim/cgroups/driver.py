@@ -174,7 +174,7 @@ class CgroupfsDriver:
 
     def _plan(self, resources: Resources, memory_now_bytes: int | None) -> list[plan.Write]:
         if self._hierarchy.v1:
-            return plan.plan_v1(resources, memory_now_bytes=memory_now_bytes)
+            return plan.plan_v1(resources, memory_now_bytes)
         return plan.plan_v2(resources)
 
     def _memory_now(self, path: str) -> int | None:

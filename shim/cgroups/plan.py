@@ -28,12 +28,11 @@ def cpu_weight(shares: int) -> int:
     return 1 + ((shares - _MIN_SHARES) * 9_999) // (_MAX_SHARES - _MIN_SHARES)
 
 
-def plan_v1(resources: Resources, pids_limit: int = 0, memory_now_bytes: int | None = None) -> list[Write]:
+def plan_v1(resources: Resources, memory_now_bytes: int | None = None) -> list[Write]:
     """Return the writes for version 1.
 
     Args:
         resources: what was asked.
-        pids_limit: most tasks; 0 says nothing, -1 is no limit.
         memory_now_bytes: the memory limit in force, for an update: memory and memory plus swap must never
             cross, so that growing writes the larger one first. None for a new cgroup, which has no limit.
 
@@ -53,14 +52,12 @@ def plan_v1(resources: Resources, pids_limit: int = 0, memory_now_bytes: int | N
         writes.append(("cpu", "cpu.cfs_quota_us", str(max(resources.cpu_quota_us, _UNLIMITED))))
     writes += _cpuset(resources)
     writes += _memory_v1(resources, memory_now_bytes)
-    if pids_limit:
-        writes.append(("pids", "pids.max", _max(pids_limit)))
     for huge in resources.hugepage_limits:
         writes += _huge(huge, "limit_in_bytes")
     return writes
 
 
-def plan_v2(resources: Resources, pids_limit: int = 0) -> list[Write]:
+def plan_v2(resources: Resources) -> list[Write]:
     """Return the writes for version 2; ``unified`` comes last, so that it has the last word.
 
     Raises:
@@ -74,8 +71,6 @@ def plan_v2(resources: Resources, pids_limit: int = 0) -> list[Write]:
         writes.append(("cpu", "cpu.max", f"{quota} {resources.cpu_period_us or _DEFAULT_PERIOD_US}"))
     writes += _cpuset(resources)
     writes += _memory_v2(resources)
-    if pids_limit:
-        writes.append(("pids", "pids.max", _max(pids_limit)))
     for huge in resources.hugepage_limits:
         writes += _huge(huge, "max")
     for name, value in sorted(resources.unified.items()):

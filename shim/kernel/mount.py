@@ -164,12 +164,11 @@ def mount_setattr(
     flags: int,
     *,
     set_: int = 0,
-    clear: int = 0,
     propagation: int = 0,
     userns_fd: int = 0,
 ) -> None:
     """Change attributes, propagation or id map of a mount, with AT_RECURSIVE of a tree (mount_setattr(2))."""
-    attr = _MountAttr(set_, clear, propagation, userns_fd)
+    attr = _MountAttr(set_, 0, propagation, userns_fd)
     result = libc.syscall(
         libc.SYS_MOUNT_SETATTR, dir_fd, encode(path), flags, ctypes.byref(attr), ctypes.sizeof(attr)
     )

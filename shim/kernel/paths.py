@@ -35,8 +35,8 @@ class _OpenHow(ctypes.Structure):
 _SIZE: Final = ctypes.sizeof(_OpenHow)
 
 
-def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """Return a descriptor, as openat2(2) does; O_CLOEXEC is always set.
+def openat2(dir_fd: int, path: str | bytes, flags: int, resolve: int) -> int:
+    """Return a descriptor of what is there, as openat2(2) does; O_CLOEXEC is always set.
 
     The kernel answers EAGAIN when something in the tree was renamed meanwhile and it cannot be sure that
     ``..`` stayed inside; that is tried again.
@@ -47,7 +47,7 @@ def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: 
     raw = os.fsencode(path)
     if b"\0" in raw:
         raise KernelError("openat2", errno.EINVAL, os.fsdecode(raw))
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
     for _ in range(_MAX_RACES):
         fd = libc.syscall(libc.SYS_OPENAT2, dir_fd, raw, ctypes.byref(how), _SIZE)
         if fd >= 0:
@@ -58,27 +58,24 @@ def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: 
     raise KernelError("openat2", errno.EAGAIN, os.fsdecode(raw))
 
 
-def open_in_root(root_fd: int, path: str | bytes, flags: int, mode: int = 0) -> int:
+def open_in_root(root_fd: int, path: str | bytes, flags: int) -> int:
     """Open ``path`` as if ``root_fd`` were the root directory: links and ``..`` stay inside."""
-    return openat2(root_fd, path, flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    return openat2(root_fd, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
 
-def open_beneath(
-    dir_fd: int, path: str | bytes, flags: int, mode: int = 0, *, follow_symlinks: bool = True
-) -> int:
+def open_beneath(dir_fd: int, path: str | bytes, flags: int, *, follow_symlinks: bool = True) -> int:
     """Open ``path`` below ``dir_fd``; what would leave it (absolute, a link, ``..``) fails with EXDEV.
 
     Args:
         dir_fd: directory to stay in.
         path: relative path.
         flags: as of open(2).
-        mode: of a file that is made.
         follow_symlinks: with False, any link on the way fails with ELOOP.
     """
     resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
     if not follow_symlinks:
         resolve |= RESOLVE_NO_SYMLINKS
-    return openat2(dir_fd, path, flags, mode, resolve)
+    return openat2(dir_fd, path, flags, resolve)
 
 
 def mkdir_in_root(root_fd: int, path: str | bytes, mode: int = 0o755) -> int:

@@ -107,11 +107,11 @@ def connect(sock: socket.socket, path: str) -> None:
         sock.connect(address)
 
 
-def listen(path: str, backlog: int = 128, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
+def listen(path: str, backlog: int = 128) -> socket.socket:
     """Listen on a socket file of mode 0600, in place of one that is there. Its path may be of any length."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         with _directory(path) as address:
             sock.bind(address)

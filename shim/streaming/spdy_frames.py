@@ -98,9 +98,9 @@ class FrameError(ValueError):
     """Bytes that are no frame, or one beyond a limit; the connection cannot go on."""
 
 
-def control(type_: Type, payload: bytes, flags: int = 0) -> bytes:
+def control(type_: Type, payload: bytes) -> bytes:
     """Return a control frame."""
-    return FRAME_HEADER.pack(CONTROL | VERSION, type_, flags << 24 | len(payload)) + payload
+    return FRAME_HEADER.pack(CONTROL | VERSION, type_, len(payload)) + payload
 
 
 def data_header(stream: int, length: int, *, fin: bool = False) -> bytes:

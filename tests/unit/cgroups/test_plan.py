@@ -45,7 +45,7 @@ def test_no_quota_is_minus_one_or_max() -> None:
 
 def test_memory_and_swap_never_cross_on_the_way() -> None:
     asked = Resources(memory_limit_bytes=200 * MIB, memory_swap_limit_bytes=300 * MIB)
-    files = [[file for _, file, _ in plan.plan_v1(asked, 0, now)] for now in (None, 100 * MIB, 400 * MIB)]
+    files = [[file for _, file, _ in plan.plan_v1(asked, now)] for now in (None, 100 * MIB, 400 * MIB)]
     limit, both = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
     assert files == [[limit, both], [both, limit], [limit, both]]
 
@@ -64,15 +64,13 @@ def test_swap_that_cannot_be_is_refused(memory: int) -> None:
         plan.plan_v2(Resources(memory_limit_bytes=memory, memory_swap_limit_bytes=300 * MIB))
 
 
-def test_pids_and_huge_pages() -> None:
+def test_huge_pages() -> None:
     asked = Resources(hugepage_limits=(HugepageLimit("2MB", 4096),))
-    assert plan.plan_v1(asked, 100)[-3:] == [
-        ("pids", "pids.max", "100"),
+    assert plan.plan_v1(asked) == [
         ("hugetlb", "hugetlb.2MB.limit_in_bytes", "4096"),
         ("hugetlb", "hugetlb.2MB.rsvd.limit_in_bytes", "4096"),
     ]
-    assert plan.plan_v2(asked, -1) == [
-        ("pids", "pids.max", "max"),
+    assert plan.plan_v2(asked) == [
         ("hugetlb", "hugetlb.2MB.max", "4096"),
         ("hugetlb", "hugetlb.2MB.rsvd.max", "4096"),
     ]
