@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 from shim.errors import FailedPrecondition, NotFound, ShimError, Unavailable
@@ -33,7 +35,7 @@ from shim.services.collaborators import Cgroups
 from shim.services.confinement import seccomp
 from shim.services.confinement.resolve import profiles_of
 from shim.services.node import Settings
-from shim.services.tracers import has_tracer
+from shim.services.tracers import Arrivals, has_tracer
 from shim.services.views import ContainerView
 from shim.store.layout import Layout
 from shim.supervisor import protocol
@@ -82,6 +84,7 @@ class Launcher:
         self._available = capabilities.bounding_set()
         self._limits = Limits(self._rlimits())
         self._told: set[str] = set()
+        self._arrivals = Arrivals()
 
     def _rlimits(self) -> tuple[tuple[int, int, int], ...]:
         wanted = rlimits.plan_rlimits(self._settings.nofile_soft, self._settings.nofile_hard)
@@ -151,8 +154,11 @@ class Launcher:
             FailedPrecondition: the container whose PID namespace it joins does not run.
             InvalidArgument, Unimplemented: what was asked cannot be done.
             KernelError: the kernel refused a step.
+            Unavailable: it could take over an exec that is on its way into the pod, and does not arrive.
         """
         spec = view.spec
+        if has_tracer((spec,), self._available):
+            await self._arrivals.end(sandbox.id)
         asked = self._container_plan(sandbox, spec, place)
         plan = plan_container(asked)
         if pid_mode(spec, sandbox) is not NamespaceMode.CONTAINER:
@@ -167,7 +173,8 @@ class Launcher:
             place.kill_dir,
             self._cgroups.oom_watch(place.path),
         )
-        child = await self._fork_into(place, request)
+        with self._in_sight(plan, spec):
+            child = await self._fork_into(place, request)
         self._warn(f"container {spec.id}", child)
         return ProcessRef(child.info.pid, child.info.start_time, self._boot_id)
 
@@ -210,7 +217,8 @@ class Launcher:
         request = ForkRequest(
             exec_id, protocol.EXEC, encode_plan(plan), _stdio(spec, streams), kill_dir=place.kill_dir, go=go
         )
-        child = await self._fork_exec(spec, request)
+        with self._in_sight(plan, spec, go):
+            child = await self._fork_exec(spec, request)
         self._warn(f"exec {exec_id} in container {spec.id}", child)
         return dict(child.fds)
 
@@ -247,6 +255,14 @@ class Launcher:
         text = f"a container of the pod with SYS_PTRACE could take over what starts beside it: {lack}"
         self._tell(f"container {spec.id}", text)
         return plan
+
+    def _in_sight(
+        self, plan: Plan, spec: ContainerSpec, go: asyncio.Future[None] | None = None
+    ) -> AbstractContextManager[None]:
+        """Return what takes note of a process that enters a PID namespace in which others see it."""
+        if plan.unseen:
+            return contextlib.nullcontext()
+        return self._arrivals.under_way(spec.sandbox_id, go)
 
     def _has_tracer(self, spec: ContainerSpec) -> bool:
         """Return whether somebody in the pod could trace a process of the node's root that is seen there."""

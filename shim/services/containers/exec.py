@@ -115,7 +115,7 @@ class ExecAhead:
         """
         self._timer.cancel()
         self._node.execs_ahead.discard(self)
-        if self._task.done() or self._opening.left.is_set():
+        if self._task.done() or self._go.done():  # it was closed, or sent home (``tracers.Arrivals``)
             _ = self.close()
             return None
         self._go.set_result(None)

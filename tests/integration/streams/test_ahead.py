@@ -127,6 +127,26 @@ async def test_nothing_waits_where_a_container_may_trace_it(bed: Any, io: Any) -
         await ahead.close()
 
 
+async def test_what_waits_is_gone_when_a_container_that_may_trace_it_starts(
+    bed: Any, io: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exec_, "AHEAD_S", 60)
+    pod = await bed.pod()
+    id_ = await bed.container(pod)
+    async with bed.nothing_left():
+        ahead = bed.streams.expect_exec(id_, ("echo", "x"), OUT)
+        pid = await ready(bed)
+        options = NamespaceOptions(pid=NamespaceMode.TARGET, target_id=id_)
+        tracer = ContainerSecurity(namespaces=options, capabilities=Capabilities(add=("SYS_PTRACE",)))
+        other = await bed.container(pod, security=tracer)
+        await bed.until(lambda: not exists(f"/proc/{pid}"))
+        session = await bed.streams.exec(id_, ("echo", "x"), OUT, ahead)
+        assert await io.read(session.stdout) == b"x\n"
+        assert await session.wait() == 0
+        await session.close()
+        await bed.stop(other)
+
+
 async def test_the_end_of_the_container_is_the_end_of_what_waits(bed: Any) -> None:
     id_ = await bed.running()
     async with bed.nothing_left():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import os
@@ -55,9 +56,12 @@ class Supervisor:
         self.requests: list[ForkRequest] = []
         self.warnings: tuple[str, ...] = ()
         self.error: Exception | None = None
+        self.gate: asyncio.Future[None] | None = None
 
     async def fork(self, request: ForkRequest) -> Child:
         self.requests.append(request)
+        if self.gate is not None:
+            await asyncio.wait((self.gate,))
         if self.error is not None:
             raise self.error
         return Child(ChildInfo(request.id, request.kind, 42, 43), {"stdout": 5, "stderr": 6}, self.warnings)
@@ -191,6 +195,21 @@ async def test_a_running_target_is_joined(made: Launcher, supervisor: Supervisor
     asked = ContainerSecurity(namespaces=NamespaceOptions(pid=NamespaceMode.TARGET, target_id="other"))
     await made.container(sandbox_of(**PINS), view_of(security=asked), PLACE)
     assert b'["JoinProcess",7,8,["pid"],false]' in supervisor.requests[0].plan
+
+
+async def test_who_may_trace_starts_when_nothing_is_on_its_way_into_the_pod(
+    made: Launcher, supervisor: Supervisor
+) -> None:
+    tracer = view_of(security=security(capabilities=Capabilities(add=("SYS_PTRACE",))))
+    go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    supervisor.gate = go
+    ready = made.exec(view_of(ProcessRef(7, 8, "boot"), security=security()), "e", ("x",), PLACE, go=go)
+    waiting = asyncio.create_task(ready)
+    await asyncio.sleep(0)
+    await made.container(sandbox_of(**PINS), tracer, PLACE)
+    assert go.cancelled()
+    assert waiting.done()
+    assert [request.id for request in supervisor.requests] == ["e", "c"]
 
 
 async def test_the_same_warning_is_one_only_once(

@@ -180,6 +180,21 @@ async def test_what_died_before_its_client_came_is_started_again(bench: Any) -> 
     await settled(bench)
 
 
+async def test_what_was_sent_home_is_started_again(bench: Any) -> None:
+    id_ = await running(bench)
+    for wait in (True, False):
+        before = bench.world.starts
+        ahead = expect_exec(bench.node, id_, ("x",), ALL)
+        assert ahead is not None
+        if wait:
+            await bench.until(lambda: exec_of_or_none(bench))
+        ahead._go.cancel()
+        session = await open_exec(bench.node, id_, ("x",), ALL, ahead)
+        assert bench.world.starts == before + 2
+        await session.close()
+        await settled(bench)
+
+
 async def test_what_could_not_be_made_ready_is_tried_again(bench: Any) -> None:
     id_ = await running(bench)
     bench.world.start_error = ExecFailed("no such program")
