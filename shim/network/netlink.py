@@ -27,6 +27,7 @@ DUMP: Final = 0x300
 _NLMSG_NOOP: Final = 1
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
+_F_DUMP_INTERRUPTED: Final = 0x10
 _F_ACK_TLVS: Final = 0x200
 _ATTR_MSG: Final = 1
 _SOL_NETLINK: Final = 270
@@ -36,6 +37,7 @@ _HEADER: Final = struct.Struct("=IHHII")
 _SEQUENCE_AT: Final = 8
 _RECEIVE_BYTES: Final = 1 << 17
 _TIMEOUT_S: Final = 10.0
+_DUMP_TRIES: Final = 10
 
 
 class NetlinkError(KernelError):
@@ -62,6 +64,7 @@ class Answer:
     Attributes:
         errno: 0 for an acknowledgement, None for anything but an acknowledgement or error.
         data: the whole message with its header.
+        interrupted: what is being listed has changed meanwhile: the list may have gaps, or things twice.
     """
 
     type: int
@@ -69,6 +72,7 @@ class Answer:
     data: bytes
     errno: int | None = None
     detail: str = ""
+    interrupted: bool = False
 
 
 def parse_answers(data: bytes) -> Iterator[Answer]:
@@ -84,7 +88,7 @@ def parse_answers(data: bytes) -> Iterator[Answer]:
             detail = _parse_detail(piece) if flags & _F_ACK_TLVS else ""
             yield Answer(kind, sequence, piece, errno, detail)
         elif kind != _NLMSG_NOOP:
-            yield Answer(kind, sequence, piece)
+            yield Answer(kind, sequence, piece, interrupted=bool(flags & _F_DUMP_INTERRUPTED))
         offset += (length + 3) & ~3
 
 
@@ -160,16 +164,31 @@ class NetlinkSocket:
         return self._data
 
     def try_request(self, *messages: Message) -> list[NetlinkError | None]:
-        """Do as ``request``, but return each message's error, or None where it worked."""
+        """Do as ``request``, but return each message's error, or None where it worked.
+
+        A list that changed while the kernel gave it out is asked for again, a few times: on a node where it
+        never stands still the last one must do.
+        """
+        results, interrupted = self._exchange(messages)
+        for _ in range(_DUMP_TRIES - 1):
+            if not interrupted or len(messages) > 1:  # a list is asked for alone
+                break
+            results, interrupted = self._exchange(messages)
+        return results
+
+    def _exchange(self, messages: tuple[Message, ...]) -> tuple[list[NetlinkError | None], bool]:
+        """Return (each message's error or None, whether a list changed while it was given out)."""
         first = self._sequence + 1
         self._send(messages)
         results: list[NetlinkError | None] = [None] * len(messages)
         waiting = {first + i for i, message in enumerate(messages) if message.wants_ack}
         self._data = []
+        interrupted = False
         while waiting:
             for answer in parse_answers(self._receive(messages)):
                 if not first <= answer.sequence < first + len(messages):
                     continue  # the rest of an exchange that was given up
+                interrupted = interrupted or answer.interrupted
                 if answer.errno is None and answer.type != _NLMSG_DONE:
                     self._data.append(answer.data)
                     continue
@@ -177,9 +196,9 @@ class NetlinkSocket:
                 if answer.errno:
                     results[index] = NetlinkError(messages[index].what, answer.errno, answer.detail)
                     if not messages[index].wants_ack:
-                        return results  # a batch as a whole was refused: nothing else is answered
+                        return results, False  # a batch as a whole was refused: nothing else is answered
                 waiting.discard(answer.sequence)
-        return results
+        return results, interrupted
 
     def _send(self, messages: tuple[Message, ...]) -> None:
         buffer = bytearray()
