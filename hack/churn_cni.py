@@ -112,8 +112,7 @@ def main() -> int:
         churn = Churn(daemon, given.pods)
         churn.pod(0)  # what all pods share is there from now on
         churn.done = 0
-        daemon.until(lambda: not world.things()["pins"])
-        before = world.things()
+        before = world.idle()
         finished = threading.Event()
         began = time.monotonic()
         with ThreadPoolExecutor(given.at_once) as pods, ThreadPoolExecutor(1) as other:

@@ -36,6 +36,7 @@ NET = namespaces.KINDS["net"]
 BRIDGE = "cri-shim-test0"
 OUTSIDE, NODE = "192.0.2.2", "192.0.2.1"
 OUTSIDE6, NODE6 = "2001:db8::2", "2001:db8::1"
+PATIENCE_S = 60 if "CRI_SHIM_VM" in os.environ else 20  # of sockets; an emulated processor is slow
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -57,7 +58,7 @@ class Namespace:
 
     def connect(self, address: str, port: int) -> Callable[[], socket.socket]:
         """Return what connects from in here."""
-        return lambda: self.do(lambda: socket.create_connection((address, port), timeout=5))
+        return lambda: self.do(lambda: socket.create_connection((address, port), timeout=PATIENCE_S))
 
     def listen(
         self,
@@ -260,7 +261,7 @@ class World:
 
     def ask(self, server: socket.socket, client: socket.socket, address: str, port: int) -> str:
         """Send a datagram, check that it is ``server`` who answers, and return whom it saw."""
-        client.settimeout(5)
+        client.settimeout(PATIENCE_S)
         client.sendto(b"ping", (address, port))
         data, peer = server.recvfrom(100)
         server.sendto(data[::-1], peer)
@@ -289,7 +290,7 @@ class World:
 
     def connect(self, address: str, port: int) -> Callable[[], socket.socket]:
         """Return what connects from the node."""
-        return lambda: socket.create_connection((address, port), timeout=5)
+        return lambda: socket.create_connection((address, port), timeout=PATIENCE_S)
 
     def sandbox(self, number: int) -> str:
         return sandbox(number)
@@ -324,7 +325,7 @@ def listening(
     address: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM, protocol: int = 0
 ) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind, protocol)
-    sock.settimeout(5)
+    sock.settimeout(PATIENCE_S)
     sock.bind((address, port))
     if kind == socket.SOCK_STREAM:
         sock.listen()

@@ -16,6 +16,7 @@ import pytest
 
 from shim.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from shim.model.network import PortMapping, Protocol
+from tests.integration.network.conftest import PATIENCE_S
 
 pytestmark = pytest.mark.root
 
@@ -88,7 +89,7 @@ NOT_REACHED = [
 def client(target: str, protocol: Protocol) -> socket.socket:
     kind, number = KINDS[protocol]
     sock = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, kind, number)
-    sock.settimeout(5)
+    sock.settimeout(PATIENCE_S)
     return sock
 
 

@@ -86,8 +86,9 @@ async def test_code_11_means_try_again(plugin) -> None:
 
 
 async def test_one_that_hangs_is_killed_with_its_children(plugin, tmp_path: Path) -> None:
-    with pytest.raises(DeadlineExceeded, match=r"took more than 0\.3 s and was killed, it said: working"):
-        await run(plugin(f"echo working >&2; sleep 1000 & echo $! >{tmp_path}/child; wait"), timeout_s=0.3)
+    hangs = plugin(f"echo working >&2; sleep 1000 & echo $! >{tmp_path}/child; wait")
+    with pytest.raises(DeadlineExceeded, match="took more than 2 s and was killed, it said: working"):
+        await run(hangs, timeout_s=2)  # long enough to get as far as that on a machine with other work
     child = (tmp_path / "child").read_text().strip()
     deadline = time.monotonic() + 20
     while is_alive(child):
