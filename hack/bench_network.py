@@ -260,9 +260,9 @@ def two_pods(runtime: DualStack) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def throughput(
-    nodes: list[Node], runtimes: list[DualStack], rounds: int, seconds: int
+    nodes: list[Node], runtimes: list[DualStack], rounds: int, seconds: int, versions: list[int]
 ) -> dict[str, list[list[float]]]:
-    """Return figures of each round by what was measured, for each runtime."""
+    """Return figures of each round by what was measured, for each runtime; who is first changes each round."""
     found: dict[str, list[list[float]]] = {}
     with contextlib.ExitStack() as stack:
         pairs = [stack.enter_context(two_pods(runtime)) for runtime in runtimes]
@@ -277,15 +277,23 @@ def throughput(
                 assert echo.stdout is not None
                 echo.stdout.readline()
         time.sleep(1)
-        for _ in range(rounds):
-            for version in (0, 1):
-                for at, (node, (client, _, addresses)) in enumerate(zip(nodes, pairs, strict=True)):
-                    for name, value in measure(
-                        node, client, sorted(addresses, key=lambda ip: ":" in ip)[version], seconds
-                    ):
-                        label = f"{name} IPv{4 + 2 * version}"
+        for number in range(rounds):
+            for version in versions:
+                for at in (0, 1) if number % 2 else (1, 0):
+                    client, _, addresses = pairs[at]
+                    address = next(ip for ip in addresses if (":" in ip) == (version == 6))
+                    for name, value in measure(nodes[at], client, address, seconds):
+                        label = f"{name} IPv{version}"
                         found.setdefault(label, [[] for _ in nodes])[at].append(value)
     return found
+
+
+def describe(values: list[float]) -> str:
+    """Return the median, and between what the middle half of the values lies."""
+    if len(values) < 2:
+        return f"{values[0]:8.2f}"
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{statistics.median(values):8.2f} ({low:.2f} to {high:.2f})"
 
 
 def measure(node: Node, client: str, address: str, seconds: int) -> Iterator[tuple[str, float]]:
@@ -306,9 +314,10 @@ def measure(node: Node, client: str, address: str, seconds: int) -> Iterator[tup
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="hack/bench-network", description=__doc__)
-    parser.add_argument("--cycles", type=int, default=30)
+    parser.add_argument("--cycles", type=int, default=30, help="of sandboxes; 0 leaves them out")
     parser.add_argument("--rounds", type=int, default=3, help="of throughput and latency")
     parser.add_argument("--seconds", type=int, default=3, help="of each run of iperf3")
+    parser.add_argument("--versions", type=int, nargs="+", choices=(4, 6), default=[4, 6], help="of IP")
     parser.add_argument("--plugins", default="/usr/lib/cni", help="directory of the CNI plugins")
     return parser.parse_args()
 
@@ -326,16 +335,17 @@ def main() -> int:
         ]
         runtimes += [DualStack(socket, IMAGE) for socket in sockets]
         print("   |   ".join(runtime.name for runtime in runtimes))
-        results = sandboxes(runtimes, options.cycles)
-        rows = {
-            row: [results[runtime.endpoint][row] for runtime in runtimes]
-            for row in ("RunPodSandbox", "StopPodSandbox", "RemovePodSandbox")
-        }
-        print_table("sandboxes with two host ports, dual stack; ms", rows)
-        print("\npod to pod, medians")
-        for name, figures in throughput(nodes, runtimes, options.rounds, options.seconds).items():
-            medians = [statistics.median(values) for values in figures]
-            print(f"  {name:<20}" + "   |   ".join(f"{each:8.2f}" for each in medians))
+        if options.cycles:
+            results = sandboxes(runtimes, options.cycles)
+            rows = {
+                row: [results[runtime.endpoint][row] for runtime in runtimes]
+                for row in ("RunPodSandbox", "StopPodSandbox", "RemovePodSandbox")
+            }
+            print_table("sandboxes with two host ports, dual stack; ms", rows)
+        print(f"\npod to pod, medians of {options.rounds} rounds (the middle half of them)")
+        figures = throughput(nodes, runtimes, options.rounds, options.seconds, options.versions)
+        for name, by_runtime in figures.items():
+            print(f"  {name:<20}" + "   |   ".join(describe(values) for values in by_runtime))
     finally:
         for runtime in runtimes:
             runtime.remove_all()
