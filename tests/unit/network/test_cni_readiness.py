@@ -36,7 +36,8 @@ class Desk(Bed):
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+    monkeypatch.setattr(cni_readiness, "_PATIENCE_S", 20)  # for machines with other work
     desk = Desk(tmp_path)
     yield desk
     await desk.readiness.close()
@@ -93,7 +94,10 @@ async def test_nobody_waits_long_for_a_plugin_that_hangs(desk: Desk, monkeypatch
     expected = (
         f"the CNI plugins of network 'net' in {desk.file} have not answered STATUS or VERSION for 0.2 s"
     )
-    assert await desk.message() == expected
+    for _ in range(2):
+        assert await desk.message() == expected
+    while not desk.hangs():
+        await asyncio.sleep(0.01)
     assert await desk.message() == expected
     assert desk.verbs() == [("STATUS", "first")]
 
