@@ -80,6 +80,8 @@ def _info(node: Node, network: NetworkCondition) -> dict[str, str]:
         "config": {
             "root": node.layout.root,
             "state": node.layout.state,
+            "rootDir": node.layout.root,  # containerd's names: critest looks at what file system this is
+            "stateDir": node.layout.state,
             "cgroupDriver": node.cgroups.driver,
             "defaultRuntimeHandler": settings.default_handler,
             "runtimeHandlers": list(settings.handlers),

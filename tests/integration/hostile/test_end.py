@@ -30,8 +30,8 @@ def test_processes_that_hold_everything_busy_end_with_their_container(
 ) -> None:
     """They ignore signals, leave sessions and namespaces, and have files, directories and mounts open."""
     mode = cri.POD if shared else cri.CONTAINER
+    before = daemon.settled()
     for hold in ("/tmp", "/v"):
-        before = daemon.remains()
         pod = den.shared_pod() if shared else daemon.run_pod()
         config = den.config("evil", "hold", hold, pid=mode)
         config.mounts.add(container_path="/v", host_path=str(tmp_path))
@@ -48,10 +48,7 @@ def test_processes_that_hold_everything_busy_end_with_their_container(
         daemon.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=id_))
         assert directories(daemon, id_) == []
         daemon.remove(pod[0])
-        try:
-            daemon.until(lambda before=before: daemon.remains() == before)
-        except AssertionError:
-            assert daemon.remains() == before  # says what differs
+        daemon.until_again(before)
     assert sorted(os.listdir(tmp_path)) == [f"held-{number}" for number in range(8)]
 
 

@@ -343,6 +343,24 @@ class Daemon:
             },
         }
 
+    def settled(self) -> dict[str, object]:
+        """Return what remains() tells once it is the same three times: a pod's last things go late."""
+        told: list[dict[str, object]] = []
+
+        def same() -> bool:
+            told.append(self.remains())
+            return len(told) > 2 and told[-3] == told[-2] == told[-1]
+
+        self.until(same)
+        return told[-1]
+
+    def until_again(self, before: dict[str, object]) -> None:
+        """Wait until there is what there was before, or fail and say what differs."""
+        try:
+            self.until(lambda: self.remains() == before)
+        except AssertionError:
+            assert self.remains() == before
+
     def kill(self) -> None:
         """After a failure: end what runs, unmount what is mounted."""
         if self.process is not None and self.process.poll() is None:

@@ -19,6 +19,7 @@ import pytest
 from shim._proto import api_pb2 as cri
 from shim.cgroups import hierarchy, systemd
 from shim.kernel import proc
+from tests.integration.socket.conftest import PATIENCE_S
 
 pytestmark = pytest.mark.root
 
@@ -424,7 +425,7 @@ def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
 
 def settled(daemon: Any, before: dict[str, object]) -> None:
     """Wait until nothing is there that was not before: links go in the background."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while (after := what_is(daemon)) != before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert after == before

@@ -12,6 +12,7 @@ import pytest
 
 from shim._proto import api_pb2 as cri
 from shim.cgroups import systemd
+from tests.integration.socket.conftest import PATIENCE_S
 
 pytestmark = pytest.mark.root
 
@@ -32,7 +33,7 @@ def nothing_left(daemon: Any) -> Any:
     yield
     daemon.remove_all()
     after: dict[str, object] = {}
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while after != before and time.monotonic() < deadline:  # links go in the background
         after = daemon.remains()
         after.pop("fds")

@@ -85,9 +85,7 @@ def test_pods_come_and_go_and_leave_nothing(daemon: Any) -> None:
 
     for _ in range(3):
         cycle()
-    time.sleep(0.5)  # links go in the background
-    before = daemon.remains()
+    before = daemon.settled()
     for _ in range(20):
         cycle()
-    time.sleep(0.5)
-    assert daemon.remains() == before
+    daemon.until_again(before)

@@ -82,13 +82,13 @@ def test_host_ports_of_both_versions_of_ip(daemon: Any) -> None:
     ],
 )
 def test_host_ports_that_cannot_be(daemon: Any, what: str, mapping: Any) -> None:
-    before = daemon.remains()
+    before = daemon.settled()
     mappings = list(mapping) if isinstance(mapping, tuple) else [mapping]
     with pytest.raises(grpc.RpcError) as refused:
         daemon.run_pod(daemon.pod_config(port_mappings=mappings))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert what in refused.value.details()
-    daemon.until(lambda: daemon.remains() == before)
+    daemon.until_again(before)
 
 
 @pytest.mark.parametrize(
