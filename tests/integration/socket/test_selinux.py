@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -102,3 +104,89 @@ def test_a_volume_is_relabelled_only_if_that_is_asked_for(daemon: Any) -> None:
         id_ = daemon.run(daemon.run_pod(), config=config)
         assert (b":container_file_t:" in os.getxattr(directory, "security.selinux")) == asked
         assert daemon.exec(id_, "ls", "-d", "/v") == "/v\n"
+
+
+ENFORCE = Path("/sys/fs/selinux/enforce")
+
+
+@pytest.fixture
+def enforced() -> Iterator[None]:
+    """The policy is enforced: a machine made for tests is told to, any other is left as it is."""
+    if ENFORCE.read_text() == "1":
+        yield
+    elif "CRI_SHIM_VM" not in os.environ:
+        pytest.skip("this node's SELinux is permissive")
+    else:
+        ENFORCE.write_text("1")
+        try:
+            yield
+        finally:
+            ENFORCE.write_text("0")
+
+
+def told(daemon: Any, id_: str, *script: str) -> tuple[int, str]:
+    answer = daemon.runtime.ExecSync(cri.ExecSyncRequest(container_id=id_, cmd=["sh", "-c", *script]))
+    return answer.exit_code, (answer.stdout + answer.stderr).decode()
+
+
+@needs
+@pytest.mark.usefixtures("enforced")
+@pytest.mark.parametrize("pid", [cri.CONTAINER, cri.POD])
+def test_where_it_is_enforced_a_container_has_its_own_and_nothing_of_the_node(daemon: Any, pid: int) -> None:
+    """It is root, and the modes of all files would let it: what is denied, is denied by the policy."""
+    config = daemon.pod_config()
+    config.linux.security_context.namespace_options.pid = pid
+    config.linux.security_context.privileged = True
+    pod = daemon.run_pod(config)
+    asked = container(daemon)
+    asked.linux.security_context.namespace_options.pid = pid
+    for name in ("own", "nodes"):
+        (daemon.scratch / name).mkdir(exist_ok=True)
+        (daemon.scratch / name / "file").write_text(name)
+        asked.mounts.add(
+            container_path=f"/{name}", host_path=str(daemon.scratch / name), selinux_relabel=name == "own"
+        )
+    id_ = daemon.run(pod, config=asked)
+    assert ":container_t:" in label(daemon, id_)
+    script = "cat /own/file && echo 1 >/own/new && echo 2 >/new && echo 3 >>/etc/hosts"
+    assert told(daemon, id_, f"{script} && echo 4 >/dev/shm/new && ls /sys /proc/sys >/dev/null") == (
+        0,
+        "own",
+    )
+    for script in ("cat /nodes/file", "echo 1 >/nodes/new", "ls /nodes"):
+        code, text = told(daemon, id_, script)
+        assert (code != 0, "Permission denied" in text) == (True, True), (script, text)
+    asked.linux.security_context.privileged = True
+    asked.metadata.attempt += 1
+    del asked.mounts[0]
+    privileged = daemon.run(pod, config=asked)
+    assert told(daemon, privileged, "cat /nodes/file") == (0, "nodes")
+
+
+@needs
+@pytest.mark.usefixtures("enforced")
+def test_where_it_is_enforced_a_pod_has_nothing_of_another(daemon: Any) -> None:
+    directory = daemon.scratch / "of-the-first"
+    directory.mkdir(exist_ok=True)
+    (directory / "file").write_text("mine")
+    ids = []
+    for level, relabel in (("s0:c1,c2", True), ("s0:c1,c2", False), ("s0:c3,c4", False)):
+        config = container(daemon, level=level)
+        config.mounts.add(container_path="/v", host_path=str(directory), selinux_relabel=relabel)
+        ids.append(daemon.run(daemon.run_pod(), config=config))
+    assert [told(daemon, id_, "cat /v/file")[0] for id_ in ids] == [0, 0, 1]
+    assert "Permission denied" in told(daemon, ids[2], "cat /v/file")[1]
+
+
+@needs
+@pytest.mark.usefixtures("enforced")
+def test_where_it_is_enforced_output_and_terminals_are_as_ever(daemon: Any) -> None:
+    config = daemon.container_config("sh", "-c", "echo out; echo err >&2; [ -t 1 ] && echo terminal; exit 3")
+    for terminal in (False, True):
+        config.tty = terminal
+        config.metadata.attempt += 1
+        config.log_path = f"main/{terminal}.log"
+        id_ = daemon.run(daemon.run_pod(), config=config)
+        assert daemon.wait(id_).exit_code == 3
+        said = [line.strip() for line in daemon.output(id_)]
+        assert sorted(said) == sorted(["out", "err", *(["terminal"] if terminal else [])])
