@@ -10,7 +10,7 @@ from shim._proto import api_pb2 as cri
 
 ROOT = Path(__file__).parents[2]
 MESSAGES = ("LinuxPodSandboxConfig", "LinuxContainerConfig", "Mount", "Device", "CDIDevice")
-BAD_INPUT = ROOT / "tests/integration/socket/test_bad_fields.py"
+BAD_INPUT = ROOT / "tests/integration/socket/bad_fields.py"
 NOTHING_TO_REFUSE = "any value is possible"
 
 
