@@ -105,12 +105,6 @@ def test_a_daemon_reload_changes_no_limit(driver: SystemdDriver) -> None:
     inside = spawn(place, "sh", "-c", script)
     directory = ROOT / path[1:]
 
-    def limits() -> dict[str, str]:
-        files = ("cpu.weight", "cpu.max", "cpuset.cpus", "memory.max", "memory.high", "memory.swap.max")
-        return {
-            name: (directory / name).read_text().strip() for name in (*files, "pids.max", "memory.oom.group")
-        }
-
     expected = {
         "cpu.weight": "20",
         "cpu.max": "30000 100000",
@@ -121,6 +115,10 @@ def test_a_daemon_reload_changes_no_limit(driver: SystemdDriver) -> None:
         "pids.max": "50",
         "memory.oom.group": "1",
     }
+
+    def limits() -> dict[str, str]:
+        return {name: (directory / name).read_text().strip() for name in expected}
+
     try:
         assert limits() == expected
         systemctl("daemon-reload")
@@ -175,11 +173,16 @@ def test_a_scope_without_its_process_goes(driver: SystemdDriver) -> None:
 
 def test_a_daemon_that_dies_leaves_no_scope(driver: SystemdDriver) -> None:
     path = driver.path(driver.parent(""), ids.new_id())
+    reader, writer = os.pipe()
     if (pid := os.fork()) == 0:
         try:
             SystemdDriver(hierarchy.detect(proc.mountinfo()), "/crishimtest/own").create(path, Resources())
+            os.write(writer, b"made" if (ROOT / path[1:]).exists() else b"nothing")
         finally:
             os.kill(os.getpid(), 9)
+    os.close(writer)
+    with open(reader, "rb") as told:
+        assert told.read() == b"made"
     os.waitpid(pid, 0)
     until(lambda: not (ROOT / path[1:]).exists())
 
