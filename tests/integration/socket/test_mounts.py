@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,3 +115,27 @@ def test_a_file_server_that_does_not_answer_costs_one_start(daemon: Any, dead: P
 
 def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_files_of_the_pod_come_where_an_image_has_links_that_lead_nowhere(daemon: Any) -> None:
+    """As systemd's images have /etc/resolv.conf."""
+    directory = {"type": tarfile.DIRTYPE, "mode": 0o755}
+    link = "../run/systemd/resolve/stub-resolv.conf"
+    layer = daemon.tar(
+        ("bin", directory, b""),
+        ("bin/busybox", {"mode": 0o755}, Path("/bin/busybox").read_bytes()),
+        *(
+            (f"bin/{name}", {"type": tarfile.SYMTYPE, "linkname": "busybox"}, b"")
+            for name in ("cat", "sleep")
+        ),
+        ("etc", directory, b""),
+        ("etc/resolv.conf", {"type": tarfile.SYMTYPE, "linkname": link}, b""),
+    )
+    daemon.load("example.com/test/links:1", {"Env": ["PATH=/bin"]}, layer)
+    asked = daemon.container_config("sleep", "1000")
+    asked.image.image = "example.com/test/links:1"
+    config = daemon.pod_config()
+    config.dns_config.servers.append("192.0.2.53")
+    id_ = daemon.run(daemon.run_pod(config), config=asked)
+    for path in ("/etc/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"):
+        assert daemon.exec(id_, "cat", path) == "nameserver 192.0.2.53\n"
