@@ -175,6 +175,7 @@ def _image_settings(config: Config) -> image_settings.Settings:
         max_downloads=registry.max_downloads,
         connect_timeout_s=registry.connect_timeout_s,
         stall_timeout_s=registry.stall_timeout_s,
+        hang_timeout_s=registry.stall_timeout_s,
         pinned=config.image.pinned,
         watch_dir=config.image.watch_dir,
         max_layer_bytes=config.image.max_layer_bytes,

@@ -44,7 +44,7 @@ class Flights(Generic[T]):
             if flight.task.done() or not flight.callers:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-                await _stop(flight.task)
+                await stop(flight.task)
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
@@ -64,11 +64,10 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-async def _stop(task: asyncio.Task[Any]) -> None:
+async def stop(task: asyncio.Task[Any]) -> None:
     """Cancel a task that nobody waits for and let it clean up, though the caller is being cancelled."""
-    if task.done():
-        return
-    task.cancel()
-    await asyncio.wait({task})
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # looked at: nobody else will

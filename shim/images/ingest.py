@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from shim.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, ShimError
-from shim.images import assembly, deferred, layers
-from shim.images.flights import Flights, to_the_end
+from shim.images import assembly, deferred, layers, stalls
+from shim.images.flights import Flights, stop, to_the_end
 from shim.images.layers import LayerStore
 from shim.images.progress import ProgressHub, Report
 from shim.images.settings import NO_ROOM, Settings
 from shim.images.syncer import Syncer
 from shim.images.unpackers import Part, Unpacked, Unpackers, Wanted
+from shim.kernel import filesystems
 from shim.threads import Pool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _MAX_ROUNDS: Final = 10
 
@@ -42,15 +50,30 @@ class LayerJob:
 
 
 class Ingest:
-    """Brings layers into the store, all at once within the node's limit."""
+    """Brings layers into the store, all at once within the node's limit.
 
-    def __init__(
-        self, settings: Settings, layers: LayerStore, threads: Pool, syncer: Syncer, unpackers: Unpackers
-    ) -> None:
+    What waits for the disk has threads of its own, and only as long as the disk does something: one that
+    hangs holds up the pulls that need it, and nothing else. The directory of a layer that was given up is
+    removed when nobody is in it any more; if that is never, by the next start.
+
+    Args:
+        root: the image store's directory.
+        settings: limits.
+        layers: where layers go.
+        unpackers: what unpacks them.
+    """
+
+    def __init__(self, root: str, settings: Settings, layers: LayerStore, unpackers: Unpackers) -> None:
+        self._root = root
+        self._hang_s = settings.hang_timeout_s
         self._layers = layers
-        self._threads = threads
-        self._syncer = syncer
+        self._threads = Pool("images-disk", 4)
+        self._makers = Pool("images-begin", 1)
+        self._graves = Pool("images-given-up", 1)
+        self._syncer = Syncer(root, self._threads)
         self._unpackers = unpackers
+        self._on_disk: dict[str, asyncio.Future[Any]] = {}
+        self._burying: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(settings.max_downloads)
         self._flights: Flights[None] = Flights()
         self._hub = ProgressHub()
@@ -80,8 +103,8 @@ class Ingest:
             is_follower = self._flights.is_flying(chain_id)
             try:
                 await self._flights.join(chain_id, fly)
-            except ShimError:
-                if not is_follower:
+            except ShimError as error:
+                if not is_follower or isinstance(error, stalls.Stalled):
                     raise
                 # Another caller's credentials or source failed: ours may not.
                 continue
@@ -99,10 +122,10 @@ class Ingest:
                 for task in below:
                     await asyncio.shield(task)
                 directory = await self._settle(directory, unpacked, self._layers.lowers(chain_ids[:-1]))
-            await self._syncer.sync()
-            await to_the_end(self._threads.run(self._layers.commit, directory, chain_id))
+            await self._sync(job.wanted)
+            await self._work(job.wanted, directory, self._layers.commit, directory, chain_id)
         except BaseException as error:
-            await self._discard(directory)
+            await self._give_up(directory, error)
             raise out_of_room(error) from error
         self._hub.report(chain_id, job.item, "done", job.wanted.size, job.wanted.size)
 
@@ -123,13 +146,14 @@ class Ingest:
         """Return the directory that has the unpacked layer, and what is known of it."""
         async with self._turns:
             try:
-                directory = self._layers.begin()
+                directory = await self._begin(wanted)
             except OSError as error:
                 raise out_of_room(error) from error
+            watch = functools.partial(self._layers.watch, directory)
             try:
-                return directory, await self._unpackers.unpack(directory, source, wanted, aliases)
+                return directory, await self._unpackers.unpack(directory, source, wanted, aliases, watch)
             except BaseException as error:
-                await self._discard(directory)
+                await self._give_up(directory, error)
                 raise out_of_room(error) from error
 
     async def _settle(self, directory: str, unpacked: Unpacked, lowers: Sequence[str]) -> str:
@@ -141,7 +165,7 @@ class Ingest:
         aliases: dict[str, str] = {}
         wanted = Wanted("", unpacked.stream, unpacked.diff_id)
         for _ in range(_MAX_ROUNDS):
-            found = await to_the_end(self._threads.run(deferred.settle, directory, lowers))
+            found = await self._work(wanted, directory, deferred.settle, directory, lowers)
             if not found:
                 return directory
             aliases |= found
@@ -169,8 +193,87 @@ class Ingest:
                 phase = "downloading" if done < total else "unpacking"
                 self._hub.report(chain_id, job.item, phase, done, total)
 
+    async def close(self) -> None:
+        """Stop waiting for what was given up, and end the threads."""
+        for task in self._burying:
+            task.cancel()
+        if self._burying:
+            await asyncio.wait(self._burying)
+        for pool in (self._threads, self._makers, self._graves):
+            await asyncio.to_thread(pool.close)
+
+    async def _begin(self, wanted: Wanted) -> str:
+        """Make a directory for a layer; a disk that hangs is not waited for."""
+        making = asyncio.ensure_future(self._makers.run(self._layers.begin))
+        try:
+            await stalls.wait(making, lambda: 0, self._hang_s, f"unpack layer {_name(wanted)}")
+        except BaseException:
+            making.add_done_callback(self._bury_made)
+            raise
+        return making.result()
+
+    async def _sync(self, wanted: Wanted) -> None:
+        syncing = asyncio.ensure_future(self._syncer.sync())
+        try:
+            await stalls.wait(syncing, self._progress, self._hang_s, f"write layer {_name(wanted)}")
+            syncing.result()
+        finally:
+            await stop(syncing)
+
+    async def _work(
+        self, wanted: Wanted, directory: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a function that works on a layer's directory; return when it is done, or its disk hangs."""
+
+        async def guarded() -> T:
+            work = asyncio.ensure_future(self._threads.run(function, *args, **kwargs))
+            self._on_disk[directory] = work
+            work.add_done_callback(functools.partial(self._off_disk, directory))
+            await stalls.wait(work, self._progress, self._hang_s, f"finish layer {_name(wanted)}")
+            return work.result()
+
+        return await to_the_end(guarded())
+
+    def _off_disk(self, directory: str, work: asyncio.Future[Any]) -> None:
+        del self._on_disk[directory]
+        if not work.cancelled():
+            work.exception()  # looked at: nobody may wait for it any more
+
+    def _progress(self) -> tuple[int, ...] | None:
+        return filesystems.transfers(self._root)
+
     async def _discard(self, directory: str) -> None:
         await to_the_end(self._threads.run(self._layers.discard, directory))
+
+    async def _give_up(self, directory: str, error: BaseException) -> None:
+        """Remove the directory of a layer that failed: later, where a disk hangs."""
+        is_held = directory in self._on_disk or self._unpackers.has_stuck(directory)
+        if is_held or isinstance(error, stalls.Stalled):
+            self._bury(directory)
+        else:
+            await self._discard(directory)
+
+    def _bury_made(self, making: asyncio.Future[str]) -> None:
+        if not making.cancelled() and making.exception() is None:
+            self._bury(making.result())
+
+    def _bury(self, directory: str) -> None:
+        burying = asyncio.ensure_future(self._discard_when_free(directory))
+        self._burying.add(burying)
+        burying.add_done_callback(self._burying.discard)
+
+    async def _discard_when_free(self, directory: str) -> None:
+        if (work := self._on_disk.get(directory)) is not None:
+            await asyncio.wait({work})
+        await self._unpackers.until_free(directory)
+        try:
+            await self._graves.run(self._layers.discard, directory)
+        except OSError as error:
+            log.warning("%s stays for the next start: %s", directory, error)
+
+
+def _name(wanted: Wanted) -> str:
+    return wanted.digest or wanted.diff_id
 
 
 async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:

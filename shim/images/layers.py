@@ -20,7 +20,7 @@ import os
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,7 +76,9 @@ class LayerStore:
         self._layers: dict[str, Layer] = {}
         self._leases: Counter[str] = Counter()
         self._damaged: dict[str, tuple[str, ...]] = {}
-        self._lock = threading.RLock()
+        self._growing: dict[str, Callable[[], tuple[int, int]]] = {}
+        self._placing = threading.RLock()  # while layers come and go on disk; taken before the other
+        self._lock = threading.RLock()  # while the index changes: never held over disk work
 
     def start(self) -> None:
         """Make the directories, read what is there, set aside what is not whole. Blocking."""
@@ -102,23 +104,36 @@ class LayerStore:
                 log.warning("%s stays for the next start: %s", self._path("trash", name), error)
 
     def begin(self) -> str:
-        """Make an empty directory for a layer that is to be unpacked: one mkdir(2)."""
+        """Make an empty directory for a layer that is to be unpacked. Blocking."""
         path = self._path("ingest", _random())
         os.mkdir(path, 0o700)
         return path
 
+    def watch(self, ingest: str, usage: Callable[[], tuple[int, int]]) -> None:
+        """Count a layer that is being unpacked, until it is committed or discarded.
+
+        Args:
+            ingest: its directory, from ``begin``.
+            usage: returns (bytes, inodes) that it takes so far.
+        """
+        with self._lock:
+            self._growing[ingest] = usage
+
     def commit(self, ingest: str, chain_id: str) -> None:
-        """Put an unpacked and synced layer in place, durably.
+        """Put an unpacked and synced layer in place, durably. Blocking.
 
         If it is there already, the new one is dropped, after what is damaged of the old was replaced.
         """
         place = self._path("layers", digest.hex_part(chain_id))
-        with self._lock:
+        with self._placing:
             if chain_id in self._damaged:
                 self._mend(place, ingest, chain_id)
             if chain_id not in self._layers:
                 os.rename(ingest, place)
-                self._layers[chain_id] = read(place)
+                layer = read(place)
+                with self._lock:
+                    self._layers[chain_id] = layer
+                    self._growing.pop(ingest, None)
         if os.path.exists(ingest):
             self.discard(ingest)
             return
@@ -129,8 +144,10 @@ class LayerStore:
         self._sync(place)  # before the mark goes
         os.unlink(os.path.join(place, _DAMAGED))
         files.fsync_dir(place)
-        self._layers[chain_id] = read(place)
-        del self._damaged[chain_id]
+        layer = read(place)
+        with self._lock:
+            self._layers[chain_id] = layer
+            del self._damaged[chain_id]
         log.warning(
             "layer %s is whole again, replaced: %s", chain_id, ", ".join(changed[:20]) or "its records"
         )
@@ -143,20 +160,29 @@ class LayerStore:
             os.close(fd)
 
     def mark_damaged(self, chain_id: str, problems: Sequence[str]) -> None:
-        """Say durably that a layer is not what it was: it counts as absent until it is brought in again."""
-        with self._lock:
+        """Say durably that a layer is not what it was: it counts as absent until it is brought in again.
+
+        Blocking.
+        """
+        with self._placing:
             layer = self._layers.get(chain_id)
             if layer is not None:
                 files.write_atomic(os.path.join(layer.path, _DAMAGED), _dump(problems), durable=True)
-                self._damaged[chain_id] = tuple(problems)
+                with self._lock:
+                    self._damaged[chain_id] = tuple(problems)
 
     def mark_whole(self, chain_id: str) -> None:
-        """Say durably that a layer is what it was, after all: somebody has put right what was wrong."""
-        with self._lock:
+        """Say durably that a layer is what it was, after all: somebody has put right what was wrong.
+
+        Blocking.
+        """
+        with self._placing:
             layer = self._layers.get(chain_id)
-            if layer is not None and self._damaged.pop(chain_id, None) is not None:
+            if layer is not None and chain_id in self._damaged:
                 os.unlink(os.path.join(layer.path, _DAMAGED))
                 files.fsync_dir(layer.path)
+                with self._lock:
+                    del self._damaged[chain_id]
 
     def ids(self) -> list[str]:
         """Return the chain ids of all layers."""
@@ -171,8 +197,10 @@ class LayerStore:
         return os.stat(os.path.join(self.get(chain_id).path, _FACTS)).st_mtime
 
     def discard(self, ingest: str) -> None:
-        """Remove a layer that was not finished. Idempotent."""
+        """Remove a layer that was not finished. Idempotent. Blocking."""
         trees.remove_tree(ingest)
+        with self._lock:
+            self._growing.pop(ingest, None)
 
     def get(self, chain_id: str) -> Layer:
         """Return a layer.
@@ -233,31 +261,44 @@ class LayerStore:
                 self._leases.subtract(chain_ids)
                 self._leases += Counter()  # drops zeros
 
-    def collect(self, needed: Iterable[str]) -> list[str]:
+    def collect(self, needed: Callable[[], Iterable[str]]) -> list[str]:
         """Take layers that nobody needs out of the store; return the directories to remove.
 
-        Only renames: fast. ``discard`` then removes each.
+        Only renames; ``discard`` then removes each. Blocking.
+
+        Args:
+            needed: returns the chain ids to keep; meanwhile nobody can begin to need another.
         """
-        gone: list[str] = []
-        with self._lock:
-            keep = {*needed, *self._leases}
-            for chain_id in [chain_id for chain_id in self._layers if chain_id not in keep]:
-                layer = self._layers.pop(chain_id)
-                self._damaged.pop(chain_id, None)
+        places: list[str] = []
+        with self._placing:
+            with self._lock:
+                gone = self._layers.keys() - {*needed(), *self._leases}
+                layers = {chain_id: self._layers.pop(chain_id) for chain_id in gone}
+            for chain_id, layer in layers.items():
                 place = self._path("trash", _random())
-                os.rename(layer.path, place)
-                gone.append(place)
-        return gone
+                try:
+                    os.rename(layer.path, place)
+                except OSError as error:
+                    log.warning("layer %s, which nobody needs, stays: %s", chain_id, error)
+                    with self._lock:
+                        self._layers[chain_id] = layer
+                    continue
+                places.append(place)
+                with self._lock:
+                    self._damaged.pop(chain_id, None)
+        return places
 
     @property
     def lock(self) -> threading.RLock:
-        """Held while somebody decides what is needed."""
+        """Held for a moment, never over disk work, while somebody decides what is needed."""
         return self._lock
 
     def usage(self) -> tuple[int, int]:
-        """Return (bytes, inodes) of all layers, from memory."""
-        layers = list(self._layers.values())
-        return sum(layer.used_bytes for layer in layers), sum(layer.inodes for layer in layers)
+        """Return (bytes, inodes) of all layers, those that are being unpacked too, from memory."""
+        with self._lock:
+            layers = [(layer.used_bytes, layer.inodes) for layer in self._layers.values()]
+            layers += [usage() for usage in self._growing.values()]
+        return sum(used for used, _ in layers), sum(inodes for _, inodes in layers)
 
     def read_file(self, chain_ids: Sequence[str], path: str, limit: int) -> bytes | None:
         """Return a file as a container of this chain would see it; None if there is none. Blocking."""

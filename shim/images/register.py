@@ -19,6 +19,7 @@ from shim.images.manifest import Config
 from shim.images.progress import Report
 from shim.images.settings import NO_ROOM
 from shim.images.snapshots import Snapshots
+from shim.images.stalls import Stalled
 from shim.model.image import Descriptor, Image
 from shim.threads import Pool
 
@@ -94,9 +95,9 @@ class Register:
                 await self._ingest.add(jobs, chain_ids, report)
                 # Once begun, this ends whole even if the caller leaves, and under the lease.
                 return await to_the_end(self._name(found, tag))
-        except RegistryUnavailable:
+        except (RegistryUnavailable, Stalled):
             # A second try is near, as when the caller left (cancelled): the layers that came wait for it
-            # until the store next tidies up.
+            # until the store next tidies up. A disk that hangs would not let them be removed, either.
             raise
         except (ShimError, OSError):
             await self._threads.run(self.collect)
@@ -140,11 +141,12 @@ class Register:
     def collect(self) -> None:
         """Remove layers that neither an image nor a container needs. Blocking; from any thread."""
         with self._removing:
-            with self._layers.lock:
-                needed = {chain_id for image in self._catalog.images() for chain_id in image.chain_ids}
-                gone = self._layers.collect(needed | self._snapshots.needed())
-            for directory in gone:
+            for directory in self._layers.collect(self._needed):
                 self._layers.discard(directory)
+
+    def _needed(self) -> set[str]:
+        chains = {chain_id for image in self._catalog.images() for chain_id in image.chain_ids}
+        return chains | self._snapshots.needed()
 
     def tidy(self) -> None:
         """Remove what nobody needs, and what a crash left of such removals. Blocking."""

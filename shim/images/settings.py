@@ -19,6 +19,7 @@ class Settings:
         docker_config: file with credentials of this node, as docker writes it; empty for none.
         offline: the network is not to be used.
         stall_timeout_s: a transfer without a byte for so long fails.
+        hang_timeout_s: so does a layer of which for so long no byte came and none was unpacked.
         connect_timeout_s: a registry that takes no connection for so long is not there.
         max_entries, max_layer_bytes: what one unpacked layer may have; bombs stop there.
         pinned: shell patterns of references that garbage collection must leave.
@@ -34,6 +35,7 @@ class Settings:
     offline: bool = False
     max_downloads: int = 4
     stall_timeout_s: float = 60.0
+    hang_timeout_s: float = 60.0
     connect_timeout_s: float = 10.0
     max_entries: int = 2_000_000
     max_layer_bytes: int = 256 << 30

@@ -28,7 +28,6 @@ from shim.images.pull import Puller
 from shim.images.register import Register
 from shim.images.settings import Settings
 from shim.images.snapshots import Snapshots
-from shim.images.syncer import Syncer
 from shim.images.unclean import RunningMark
 from shim.images.unpackers import Unpackers
 from shim.images.verify import Verdict, Verifier
@@ -69,9 +68,9 @@ class ImageStore:
         self._unpackers = Unpackers(settings, self._threads)
         self._connections = Connections(settings, self._threads)
         self._keychain = Keychain(settings.docker_config, self._threads)
-        ingest = Ingest(settings, self._layers, self._threads, Syncer(root, self._threads), self._unpackers)
+        self._ingest = Ingest(root, settings, self._layers, self._unpackers)
         self._register = Register(
-            self._catalog, self._layers, self._blobs, self._snapshots, ingest, self._threads
+            self._catalog, self._layers, self._blobs, self._snapshots, self._ingest, self._threads
         )
         self._snapshots.on_release(self._register.collect)
         self._settings = settings
@@ -135,6 +134,7 @@ class ImageStore:
                 task.cancel()
                 await asyncio.wait({task})
         await self._unpackers.close()
+        await self._ingest.close()
         await self._connections.close()
         await self._threads.run(self._mark.end)
         await asyncio.to_thread(self._keychain.close)

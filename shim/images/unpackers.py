@@ -1,7 +1,9 @@
 """The daemon's side of the processes that unpack layers (``unpack.worker``).
 
 They are fresh interpreters, not forks: nothing of the daemon is in them. One that has nothing to do ends
-after a while. To cancel a job its process is killed; what it wrote so far is the caller's to remove.
+after a while. To cancel a job its process is killed; what it wrote so far is the caller's to remove. One that
+makes no progress is killed, too. Where the kernel does not let it go, since its disk hangs, it is left to
+itself, and its directory to it until it is gone.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
@@ -23,13 +25,16 @@ from typing import Any, Final
 
 import shim
 from shim import errors
-from shim.images.flights import to_the_end
+from shim.images import stalls
+from shim.images.flights import stop, to_the_end
 from shim.images.settings import Settings
+from shim.images.unpack.meter import Meter
 from shim.threads import Pool
 
 log = logging.getLogger(__name__)
 
 _IDLE_S: Final = 5.0
+_DEATH_S: Final = 2.0  # in which a killed process is gone, unless its disk hangs
 _PIPE_BYTES: Final = 1 << 20
 _ANSWER_BYTES: Final = 1 << 16
 _CODE: Final = (
@@ -95,27 +100,52 @@ class _Worker:
             )
         ours.setblocking(False)
         self.sock = ours
+        self._waits_for_source = False
+        self._fed_bytes = 0
 
-    def end(self) -> None:
-        """Kill and reap it; blocks shortly."""
+    async def end(self) -> None:
+        """Kill and reap it; one that the kernel does not let go is waited for a moment only."""
         self.sock.close()
         self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH_S):
+                await self.until_gone()
 
-    async def run(
-        self, layer: str, source: AsyncGenerator[bytes, None] | Part, job: dict[str, Any]
+    async def until_gone(self) -> None:
+        """Return when a killed process is gone, and reaped."""
+        if self.process.poll() is not None:
+            return
+        pidfd = os.pidfd_open(self.process.pid)
+        try:
+            await _readable(pidfd)
+        finally:
+            os.close(pidfd)
+        self.process.poll()
+
+    async def verify(self, layer: str) -> dict[str, Any]:
+        """Have a layer checked; return the answer."""
+        layer_fd = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            socket.send_fds(self.sock, [json.dumps({"verify": True}).encode()], [layer_fd])
+        finally:
+            os.close(layer_fd)
+        return await self._answer()
+
+    async def unpack(
+        self, layer: str, source: AsyncGenerator[bytes, None] | Part, job: dict[str, Any], meter_fd: int
     ) -> dict[str, Any]:
+        """Have a layer unpacked; return the answer."""
         layer_fd = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if isinstance(source, Part):
-                socket.send_fds(self.sock, [json.dumps(job).encode()], [layer_fd, source.fd])
+                socket.send_fds(self.sock, [json.dumps(job).encode()], [layer_fd, source.fd, meter_fd])
                 return await self._answer()
             reader, writer = os.pipe2(os.O_CLOEXEC)
             try:
                 with contextlib.suppress(OSError):  # the user's limit of pipe memory may be used up
                     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
                 os.set_blocking(writer, False)
-                socket.send_fds(self.sock, [json.dumps(job).encode()], [layer_fd, reader])
+                socket.send_fds(self.sock, [json.dumps(job).encode()], [layer_fd, reader, meter_fd])
             except OSError:
                 os.close(writer)
                 raise
@@ -128,7 +158,7 @@ class _Worker:
     async def _stream(self, source: AsyncGenerator[bytes, None], writer: int) -> dict[str, Any]:
         """Send the layer while waiting for the answer, which comes early if something is wrong with it."""
         with FileIO(writer, "wb") as pipe:
-            feeding = asyncio.ensure_future(_feed(source, pipe))
+            feeding = asyncio.ensure_future(self._feed(source, pipe))
             answering = asyncio.ensure_future(self._answer())
             try:
                 await asyncio.wait({feeding, answering}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,6 +172,33 @@ class _Worker:
                 for task in (feeding, answering):
                     if not task.cancelled():
                         task.exception()
+
+    def progress(self, meter: Meter) -> int | None:
+        """Return something that changes while a layer is unpacked; None while nothing has come for it."""
+        return None if self._waits_for_source else meter.moves() + self._fed_bytes
+
+    async def _feed(self, source: AsyncGenerator[bytes, None], pipe: FileIO) -> None:
+        """Write a stream into a pipe and close it; return early if nobody reads it any more."""
+        self._waits_for_source = True
+        try:
+            async with contextlib.aclosing(source):
+                async for data in source:
+                    self._waits_for_source = False
+                    view = memoryview(data)
+                    while view:
+                        try:
+                            count = os.write(pipe.fileno(), view)
+                        except BlockingIOError:
+                            await _writable(pipe.fileno())
+                        except BrokenPipeError:
+                            return
+                        else:
+                            self._fed_bytes += count
+                            view = view[count:]
+                    self._waits_for_source = True
+        finally:
+            self._waits_for_source = False
+        pipe.close()
 
     async def _answer(self) -> dict[str, Any]:
         data = await asyncio.get_running_loop().sock_recv(self.sock, _ANSWER_BYTES)
@@ -159,6 +216,8 @@ class Unpackers:
         self._threads = threads
         self._idle: list[_Worker] = []
         self._making: set[asyncio.Task[_Worker]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._stuck: dict[str, _Worker] = {}
         self._reaper: asyncio.TimerHandle | None = None
 
     async def unpack(
@@ -166,7 +225,8 @@ class Unpackers:
         layer: str,
         source: AsyncGenerator[bytes, None] | Part,
         wanted: Wanted,
-        aliases: Mapping[str, str] | None = None,
+        aliases: Mapping[str, str],
+        watch: Callable[[Callable[[], tuple[int, int]]], None],
     ) -> Unpacked:
         """Unpack a layer into an empty directory.
 
@@ -175,24 +235,38 @@ class Unpackers:
             source: the layer's bytes, compressed or not.
             wanted: what it must be.
             aliases: links of lower layers that its entries go through; see ``deferred.settle``.
+            watch: is given what tells, at any time, how many (bytes, inodes) the layer takes.
 
         Raises:
             FailedPrecondition: digest, size or diff id are not what is wanted.
             InvalidArgument: the layer is malformed or hostile.
             ResourceExhausted: the disk is full, or the layer exceeds the limits.
+            Stalled: neither did bytes come nor were any unpacked, and it is not the source that is slow.
         """
         job = {
             **asdict(wanted),
             "offset": source.offset if isinstance(source, Part) else -1,
             "entries": self._settings.max_entries,
             "bytes": self._settings.max_layer_bytes,
-            "aliases": dict(aliases or {}),
+            "aliases": dict(aliases),
         }
         worker = self._take_idle() or await self._make()
         try:
-            answer = await worker.run(layer, source, job)
+            meter, meter_fd = Meter.make()
+            try:
+                watch(meter.usage)
+                work = asyncio.ensure_future(worker.unpack(layer, source, job, meter_fd))
+                try:
+                    what = f"unpack layer {wanted.digest or wanted.diff_id}"
+                    hang_s = self._settings.hang_timeout_s
+                    await stalls.wait(work, lambda: worker.progress(meter), hang_s, what)
+                finally:
+                    await stop(work)
+                answer = work.result()
+            finally:
+                os.close(meter_fd)
         except BaseException:
-            await to_the_end(self._threads.run(worker.end))
+            await self._end(worker, layer)
             raise
         self._put_back(worker)
         if "error" in answer:
@@ -207,18 +281,27 @@ class Unpackers:
         """
         worker = self._take_idle() or await self._make()
         try:
-            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                answer = await worker.run(layer, Part(nothing, 0), {"verify": True})
-            finally:
-                os.close(nothing)
+            answer = await worker.verify(layer)
         except BaseException:
-            await to_the_end(self._threads.run(worker.end))
+            await self._end(worker, layer)
             raise
         self._put_back(worker)
         if "error" in answer:
             raise rebuild(answer, layer)
         return [str(problem) for problem in answer["problems"]]
+
+    def has_stuck(self, layer: str) -> bool:
+        """Tell whether a worker that was killed still is in a layer's directory."""
+        worker = self._stuck.get(layer)
+        if worker is not None and worker.process.poll() is not None:
+            del self._stuck[layer]
+        return layer in self._stuck
+
+    async def until_free(self, layer: str) -> None:
+        """Return when no worker is in a layer's directory."""
+        if layer in self._stuck:
+            await self._stuck[layer].until_gone()
+            self._stuck.pop(layer, None)
 
     async def close(self) -> None:
         """End all idle workers, also one that is being started for a caller who has left."""
@@ -226,9 +309,16 @@ class Unpackers:
             await asyncio.wait(self._making)
         if self._reaper is not None:
             self._reaper.cancel()
-        idle, self._idle = self._idle, []
-        for worker in idle:
-            await self._threads.run(worker.end)
+        self._end_idle()
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    async def _end(self, worker: _Worker, layer: str) -> None:
+        """End the worker of a layer: what the kernel does not let go within a moment is left to itself."""
+        self._stuck[layer] = worker
+        await to_the_end(worker.end())
+        if self.has_stuck(layer):
+            log.warning("process %d is stuck in the kernel, with layer %s", worker.process.pid, layer)
 
     async def _make(self) -> _Worker:
         """Start a worker; if the caller leaves meanwhile, the next one gets it."""
@@ -250,7 +340,7 @@ class Unpackers:
             worker = self._idle.pop()
             if worker.process.poll() is None:
                 return worker
-            worker.end()
+            self._let_end(worker)
         return None
 
     def _put_back(self, worker: _Worker) -> None:
@@ -262,7 +352,12 @@ class Unpackers:
     def _end_idle(self) -> None:
         idle, self._idle = self._idle, []
         for worker in idle:
-            worker.end()
+            self._let_end(worker)
+
+    def _let_end(self, worker: _Worker) -> None:
+        ending = asyncio.ensure_future(worker.end())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
 
 def rebuild(answer: dict[str, Any], digest: str) -> Exception:
@@ -271,21 +366,6 @@ def rebuild(answer: dict[str, Any], digest: str) -> Exception:
         return errors.KernelError(answer["syscall"], answer["errno"], f"{digest}: {answer['path']}")
     kind = _ERRORS.get(answer["error"], errors.Internal)
     return kind(f"cannot unpack layer {digest}: {answer['message']}")
-
-
-async def _feed(source: AsyncGenerator[bytes, None], pipe: FileIO) -> None:
-    """Write a stream into a pipe and close it; return early if nobody reads it any more."""
-    async with contextlib.aclosing(source):
-        async for data in source:
-            view = memoryview(data)
-            while view:
-                try:
-                    view = view[os.write(pipe.fileno(), view) :]
-                except BlockingIOError:
-                    await _writable(pipe.fileno())
-                except BrokenPipeError:
-                    return
-    pipe.close()
 
 
 def _finish(ready: asyncio.Future[None]) -> None:
@@ -301,3 +381,13 @@ async def _writable(fd: int) -> None:
         await ready
     finally:
         loop.remove_writer(fd)
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, _finish, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import functools
 import os
+from typing import Final
 
 from shim.errors import KernelError
 from shim.kernel import proc
 from shim.model.stats import FilesystemCapacity
+
+_FINISHED: Final = (0, 4, 11, 15)  # reads, writes, discards (4.18), flushes (5.5)
 
 
 def capacity(path: str) -> FilesystemCapacity:
@@ -24,6 +27,21 @@ def capacity(path: str) -> FilesystemCapacity:
     return FilesystemCapacity(
         _device_of(device), found.f_blocks * found.f_frsize, found.f_files, found.f_favail
     )
+
+
+def transfers(path: str) -> tuple[int, ...] | None:
+    """Return how many reads, writes, discards and flushes the block device below a path has finished.
+
+    None where there is no such device, or the kernel does not count (network, memory, several devices).
+    Source: Documentation/block/stat.rst; the other fields move also while a device hangs.
+    """
+    try:
+        device = os.stat(path).st_dev
+        with open(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat") as file:
+            fields = file.read().split()
+            return tuple(int(fields[index]) for index in _FINISHED if index < len(fields))
+    except (OSError, ValueError):
+        return None
 
 
 @functools.cache

@@ -59,6 +59,11 @@ class Content:
         if not self._left and entry is not None:
             self._end()
 
+    @property
+    def missing_bytes(self) -> int:
+        """How much of the file that is being written is still to come."""
+        return self._left if self._entry is not None else 0
+
     def close(self) -> None:
         """Close the file that is half written, if any."""
         if self._fd >= 0:

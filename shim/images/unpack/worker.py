@@ -1,13 +1,14 @@
 """The process that unpacks layers: ``python -m shim.images.unpack.worker``.
 
 It serves one job after another on the SEQPACKET socket that is its standard input. A job is one JSON object
-with two descriptors: the layer's empty directory and the pipe (or file) that the compressed layer comes from.
+with three descriptors: the layer's empty directory, the pipe (or file) that the compressed layer comes from,
+and a page of memory in which is said how far it is (``meter``).
 The answer is one JSON object. Whatever goes wrong inside, the daemon survives it; it kills this process to
 cancel.
 
 Job: ``{"digest", "size", "offset", "diff_id", "entries", "bytes", "aliases"}``; ``""`` means unknown; with an
 offset of -1 all that the descriptor gives is read, else that part of a file; aliases as of ``LayerWriter``.
-``{"verify": true}`` has a layer checked instead (``check``), with any second descriptor, and answers
+``{"verify": true}`` has a layer checked instead (``check``), with the first descriptor alone, and answers
 ``{"problems": [sentence, …]}``.
 Answer: ``{"diff_id", "digest", "size", "stream", "bytes", "inodes", "deferred", "opaque_root",
 "root_described"}`` or
@@ -31,6 +32,7 @@ from typing import Any, Final
 
 from shim import errors
 from shim.images.unpack import check, decompress, limits, record, tar, writer
+from shim.images.unpack.meter import Meter
 from shim.kernel import files, paths
 
 VERSION: Final = 1
@@ -90,7 +92,7 @@ class _Checked:
         return found
 
 
-def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]:
+def unpack(layer_fd: int, source_fd: int, meter: Meter, job: dict[str, Any]) -> dict[str, Any]:
     """Unpack one layer; return what the answer says."""
     os.mkdir("fs", 0o755, dir_fd=layer_fd)
     source = _Checked(source_fd, job["digest"], job["size"], job["offset"])
@@ -102,7 +104,7 @@ def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]
     with open(record_fd, "wb", buffering=0) as file:
         keep = record.RecordWriter(file)
         aliases = {os.fsencode(path): os.fsencode(place) for path, place in job["aliases"].items()}
-        layer = writer.LayerWriter(layer_fd, keep, allowed, aliases)
+        layer = writer.LayerWriter(layer_fd, keep, allowed, aliases, meter)
         try:
             try:
                 for chunk in decompress.read_chunks(source):
@@ -125,7 +127,7 @@ def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]
         finally:
             layer.close()
         record_bytes = file.tell()
-    answer = {
+    answer: dict[str, Any] = {
         "diff_id": diff_id,
         "digest": digest,
         "size": source.count,
@@ -137,7 +139,17 @@ def unpack(layer_fd: int, source_fd: int, job: dict[str, Any]) -> dict[str, Any]
         "root_described": summary.root_described,
     }
     _write_facts(layer_fd, answer, summary, job["aliases"])
+    meter.show(answer["bytes"], answer["inodes"])
     return answer
+
+
+def _unpack_metered(fds: list[int], job: dict[str, Any]) -> dict[str, Any]:
+    layer_fd, source_fd, meter_fd = fds
+    meter = Meter(meter_fd)
+    try:
+        return unpack(layer_fd, source_fd, meter, job)
+    finally:
+        meter.close()
 
 
 def verify(layer_fd: int) -> dict[str, Any]:
@@ -189,19 +201,18 @@ def describe(error: errors.ShimError | OSError | MemoryError) -> dict[str, Any]:
 def serve(sock: socket.socket) -> None:
     """Do jobs until the other end closes."""
     while True:
-        data, fds, _, _ = socket.recv_fds(sock, 65536, 2)
+        data, fds, _, _ = socket.recv_fds(sock, 65536, 3)
         if not data:
             return
-        layer_fd, source_fd = fds
         _end_with_caller(sock, armed=True)
         try:
             job = json.loads(data)
-            answer = verify(layer_fd) if "verify" in job else unpack(layer_fd, source_fd, job)
+            answer = verify(*fds) if "verify" in job else _unpack_metered(fds, job)
         except (errors.ShimError, OSError, MemoryError) as error:
             answer = describe(error)
         finally:
-            os.close(layer_fd)
-            os.close(source_fd)
+            for fd in fds:
+                os.close(fd)
             _end_with_caller(sock, armed=False)
         sock.send(json.dumps(answer).encode())
 

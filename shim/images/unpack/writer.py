@@ -21,6 +21,7 @@ from shim.images.unpack.attributes import place, set_xattrs, show, times
 from shim.images.unpack.content import Content
 from shim.images.unpack.directories import Directories, is_whiteout
 from shim.images.unpack.limits import Limits
+from shim.images.unpack.meter import Meter
 from shim.kernel import files, paths
 
 WHITEOUT: Final = b".wh."
@@ -70,6 +71,7 @@ class LayerWriter:
         keep: the record that the rest of the stream goes to.
         limits: what the layer may take.
         aliases: directory that a lower layer has as a link -> where that leads; both clean.
+        meter: is shown how far it is.
     """
 
     def __init__(
@@ -77,13 +79,15 @@ class LayerWriter:
         layer_fd: int,
         keep: record.RecordWriter,
         limits: Limits,
-        aliases: Mapping[bytes, bytes] | None = None,
+        aliases: Mapping[bytes, bytes],
+        meter: Meter,
     ) -> None:
         self._layer_fd = layer_fd
         self._root_fd = os.open("fs", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=layer_fd)
         self._record = keep
         self._limits = limits
-        self._aliases = aliases or {}
+        self._aliases = aliases
+        self._meter = meter
         self._dirs = Directories(self._root_fd, limits.take_entry)
         self._described: dict[bytes, tar.Entry] = {}
         self._summary = Summary()
@@ -98,6 +102,8 @@ class LayerWriter:
                 self._content.write(event.data)
             else:
                 self._begin(event)
+            # What of a large file is still to come takes no room yet.
+            self._meter.show(self._summary.used_bytes - self._content.missing_bytes, self._summary.inodes)
 
     def finish(self) -> Summary:
         """Give directories what their entries said; return the summary."""
@@ -111,6 +117,7 @@ class LayerWriter:
                 described.add(os.fstat(fd).st_ino)
             finally:
                 os.close(fd)
+            self._meter.show(self._summary.used_bytes, self._summary.inodes)
         summary = self._summary
         summary.made = sorted(self._dirs.implied)
         summary.implied = [path for path in summary.made if self._takes_after(path, described)]

@@ -19,6 +19,7 @@ import pytest
 from shim.errors import ShimError
 from shim.images import deferred
 from shim.images.unpack import check, worker
+from shim.images.unpack.meter import Meter
 
 pytestmark = pytest.mark.root
 
@@ -77,8 +78,9 @@ def unpack(place: Path, data: bytes) -> str:
     (place.parent / "stream").write_bytes(data)
     layer_fd = os.open(place, os.O_PATH | os.O_DIRECTORY)
     source_fd = os.open(place.parent / "stream", os.O_RDONLY)
+    meter, meter_fd = Meter.make()
     try:
-        worker.unpack(layer_fd, source_fd, JOB)
+        worker.unpack(layer_fd, source_fd, meter, JOB)
         deferred.settle(str(place), [])
         assert check.check(layer_fd, json.loads((place / "layer.json").read_bytes())) == []
     except (ShimError, OSError) as error:
@@ -88,6 +90,8 @@ def unpack(place: Path, data: bytes) -> str:
     finally:
         os.close(layer_fd)
         os.close(source_fd)
+        os.close(meter_fd)
+        meter.close()
         assert (place.parent / "outside").read_text() == "host"
         assert sorted(os.listdir(place.parent)) == ["layer", "outside", "stream"]
     return ""
