@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
-from shim.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, ShimError
+from shim.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, ShimError, Unavailable
 from shim.images import assembly, deferred, layers, stalls
 from shim.images.flights import Flights, stop, to_the_end
 from shim.images.layers import LayerStore
@@ -119,8 +119,7 @@ class Ingest:
         directory, unpacked = await self._fetch(job, chain_id)
         try:
             if unpacked.deferred:
-                for task in below:
-                    await asyncio.shield(task)
+                await _all_done(below)
                 directory = await self._settle(directory, unpacked, self._layers.lowers(chain_ids[:-1]))
             await self._sync(job.wanted)
             await self._work(job.wanted, directory, self._layers.commit, directory, chain_id)
@@ -164,16 +163,18 @@ class Ingest:
         """
         aliases: dict[str, str] = {}
         wanted = Wanted("", unpacked.stream, unpacked.diff_id)
-        for _ in range(_MAX_ROUNDS):
-            found = await self._work(wanted, directory, deferred.settle, directory, lowers)
-            if not found:
-                return directory
-            aliases |= found
-            try:
+        try:
+            for _ in range(_MAX_ROUNDS):
+                found = await self._work(wanted, directory, deferred.settle, directory, lowers)
+                if not found:
+                    return directory
+                aliases |= found
                 again, _ = await self._unpack(self._assembled(directory), wanted, aliases)
-            finally:
-                await self._discard(directory)
-            directory = again
+                before, directory = directory, again
+                await self._discard(before)
+        except BaseException as error:
+            await self._give_up(directory, error)
+            raise
         await self._discard(directory)
         raise InvalidArgument(f"malformed layer {unpacked.diff_id}: links of lower layers lead on and on")
 
@@ -276,13 +277,26 @@ def _name(wanted: Wanted) -> str:
     return wanted.digest or wanted.diff_id
 
 
+async def _all_done(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Return when the layers below are there; raise what became of them if they never will be.
+
+    The tasks are those of the caller who began this layer. Where he has left, and others wait for the layer,
+    one of them begins it anew.
+    """
+    for task in tasks:
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise Unavailable("the pull that fetched the layers below was cancelled")
+        task.result()
+
+
 async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
     """Wait for all; the first failure cancels the rest and is raised when they have cleaned up."""
     if not tasks:
         return
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        failed = [task for task in tasks if task in done and not task.cancelled() and task.exception()]
+        failed = [task for task in tasks if task in done and (task.cancelled() or task.exception())]
         for task in failed[:1]:
             task.result()
     finally:

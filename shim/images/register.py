@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shim.errors import NotFound, RegistryUnavailable, ResourceExhausted, ShimError
+from shim.errors import Internal, NotFound, RegistryUnavailable, ResourceExhausted, ShimError
 from shim.images import digest
 from shim.images.blobs import BlobStore
 from shim.images.catalog import Catalog, LayerRecord, Record
@@ -115,15 +115,18 @@ class Register:
         )
         async with self._changing:
             try:
-                return await self._threads.run(self._store, record, found.documents, tag)
+                return await self._threads.run(self._store, record, found, tag)
             except OSError as error:
                 if error.errno not in NO_ROOM:
                     raise
                 await self._threads.run(self.collect_blobs)
                 raise ResourceExhausted(f"no space left on the device for images: {error}") from error
 
-    def _store(self, record: Record, documents: Mapping[str, bytes], tag: str) -> Image:
-        for name, data in documents.items():
+    def _store(self, record: Record, found: Found, tag: str) -> Image:
+        lost = [id_ for id_ in digest.chain_ids(found.config.diff_ids) if not self._layers.is_there(id_)]
+        if lost:
+            raise Internal(f"image {found.id} is not named: its layer {lost[0]} is not here")
+        for name, data in found.documents.items():
             self._blobs.put(name, data)
         return self._catalog.put(record, tag)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway import Answer, Fake, running
 
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound, RegistryUnavailable
 from shim.images.store import ImageStore
@@ -284,3 +287,39 @@ async def test_a_restart_finds_everything_again(
         assert store.read_file(image, "/f") == b"1"
         assert (await store.fs_usage()).used_bytes == usage.used_bytes > 0
         assert os.stat(usage.mountpoint)
+
+
+async def test_who_shares_a_layer_gets_those_below_it_when_its_first_caller_leaves(
+    store: ImageStore, tools: Any, tmp_path: Path
+) -> None:
+    """The upper layer waits for the lower one, whose caller leaves: another one needs both still."""
+    release, site = threading.Event(), Fake()
+    lower, upper = tools.tar(("d", {"type": tarfile.DIRTYPE, "mode": 0o700})), tools.tar(("d/f", b"1"))
+    images = [tools.image(lower, upper, config={"User": user}) for user in ("1", "2")]
+    for number, built in enumerate(images):
+        site.offer(built, tag=f"v{number}")
+    slow = images[0].layers[0]
+    site.answers[f"/blobs/{slow}"] = Answer(body=images[0].blobs[slow], hang=10, release=release)
+    with running(site):
+        first = asyncio.ensure_future(store.pull(f"{site.host}/a/b:v0", None))
+        while not list((tmp_path / "images/ingest").glob("*/layer.json")):
+            assert not first.done(), first
+            await asyncio.sleep(0.01)
+        second = asyncio.ensure_future(store.pull(f"{site.host}/a/b:v1", None))
+        while callers(store) != [2, 2]:
+            assert not first.done(), first
+            await asyncio.sleep(0.01)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        site.answers[f"/blobs/{slow}"] = Answer(body=images[0].blobs[slow])
+        release.set()
+        image = await second
+    assert image.id == images[1].id
+    assert store.read_file(image, "/d/f") == b"1"
+    assert [found.problems async for found in store.verify([])] == [(), ()]
+
+
+def callers(store: ImageStore) -> list[int]:
+    """Return how many wait for each layer that is being brought in."""
+    return [flight.callers for flight in store._ingest._flights._flights.values()]
