@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import os
@@ -49,7 +50,14 @@ class Loader:
             NotFound: the archive is not there.
         """
         given = str(reference.parse(name)) if name else ""
-        bundle = await self._threads.run(open_bundle, path, self._spool, self._limit)
+        opening = asyncio.ensure_future(self._threads.run(open_bundle, path, self._spool, self._limit))
+        try:
+            bundle = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait({opening})
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().close()
+            raise
         try:
             packed = await self._threads.run(archive.read_images, bundle)
             return [await self._add(bundle, image, given, pinned, report) for image in packed]

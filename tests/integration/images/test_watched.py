@@ -76,12 +76,15 @@ async def test_archives_are_loaded_at_the_start_and_when_they_appear(
         assert other.failed_archives().keys() == {"broken.tar"}
         assert caplog.text.count("cannot load") == 1
         assert other.read_file(other.resolve(names[1]), "/f") == b"second"
+        await until(lambda: caplog.text.count("loaded /") == 3)
         await other.remove(names[0])
     loads = caplog.text.count("loaded /")
     (place / "broken.tar").unlink()
     async with open_store(tmp_path / "other", watch_dir=str(place)) as other:
         await until(lambda: len(other.list()) == 3)  # what is missing is loaded again, nothing else
         await until(lambda: not other.failed_archives())
+        (place / "last.tar").write_bytes(b"no archive")
+        await until(other.failed_archives)  # all has been looked at
         assert caplog.text.count("loaded /") == loads + 1
 
 
