@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from shim.errors import InvalidArgument
-from shim.images.merged import MergedTree
+from shim.images.merged import MergedTree, tree_order
 from shim.images.unpack.attributes import show
 from shim.images.unpack.directories import Directories
-from shim.kernel import files, paths
+from shim.kernel import files
 
 _OVERLAY: Final = "trusted.overlay."
 _MAX_ALIAS_BYTES: Final = 8 << 10  # they go to a worker in one message; in JSON a byte may take six
@@ -49,7 +49,7 @@ def settle(layer: str, lowers: Sequence[str]) -> dict[str, str]:
     implied = [os.fsencode(path) for path in facts["implied"]]
     try:
         with MergedTree(below_paths) as below, MergedTree([fs, *below_paths]) as merged:
-            aliases, absent = _find_aliases(below, implied)
+            aliases = _find_aliases(below, implied)
             if aliases:
                 return aliases
             made: list[bytes] = []
@@ -57,9 +57,8 @@ def settle(layer: str, lowers: Sequence[str]) -> dict[str, str]:
                 place, above = _link(root_fd, merged, os.fsencode(new), os.fsencode(target))
                 implied += above
                 made += [place, *above]
-            # Children first: what is done inside a directory changes its times.
-            for path in sorted(set(implied) - absent, reverse=True):
-                _copy_directory(root_fd, below, path)
+            # Last: what is made inside a directory changes its times.
+            _copy_directories(fs, below, implied)
     finally:
         os.close(root_fd)
     if made:
@@ -68,40 +67,51 @@ def settle(layer: str, lowers: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def _find_aliases(below: MergedTree, implied: Sequence[bytes]) -> tuple[dict[str, str], set[bytes]]:
-    """Return the aliases, and which of the directories no lower layer has."""
+def _find_aliases(below: MergedTree, implied: Sequence[bytes]) -> dict[str, str]:
+    """Return which of the directories a lower layer has as a link, and where that leads."""
     aliases: dict[str, str] = {}
-    size, absent = 0, set[bytes]()
-    for path in sorted(implied):
-        if path.rpartition(b"/")[0] in absent:
-            absent.add(path)
-            continue
-        with below.find(path, follow=False) as found:
-            if found is None:
-                absent.add(path)
-            if found is None or not stat.S_ISLNK(os.fstat(found).st_mode):
+    size = 0
+    above: list[tuple[bytes, bytes]] = []  # of the aliases that lead to the directory at hand, from the top
+    with below.cursor() as cursor:
+        for path in tree_order(implied):
+            while above and not path.startswith(above[-1][0]):
+                above.pop()
+            if not _is_link(cursor.find(_replace_start(path, *above[-1]) if above else path)):
                 continue
-        place = below.resolve(path)
-        if place is None:
-            raise InvalidArgument(
-                f"malformed layer: entries lie below {show(path)}, a link of a lower layer that leads nowhere"
-            )
-        aliases[os.fsdecode(path)] = os.fsdecode(place)
-        size += len(path) + len(place)
-        if size > _MAX_ALIAS_BYTES:
-            raise InvalidArgument("malformed layer: its entries go through too many links of lower layers")
-    return aliases, absent
+            place = below.resolve(path)
+            if place is None:
+                raise InvalidArgument(
+                    f"malformed layer: entries lie below {show(path)}, a link of a lower layer to nowhere"
+                )
+            aliases[os.fsdecode(path)] = os.fsdecode(place)
+            above.append((path + b"/", place + b"/" if place else b""))
+            size += len(path) + len(place)
+            if size > _MAX_ALIAS_BYTES:
+                raise InvalidArgument(
+                    "malformed layer: its entries go through too many links of lower layers"
+                )
+    return aliases
 
 
-def _copy_directory(root_fd: int, below: MergedTree, path: bytes) -> None:
-    with below.find(path, follow=False) as source:
-        if source is None or not stat.S_ISDIR(os.fstat(source).st_mode):
-            return
-        fd = paths.open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            _copy_metadata(source, fd)
-        finally:
-            os.close(fd)
+def _replace_start(path: bytes, start: bytes, place: bytes) -> bytes:
+    return place + path[len(start) :]
+
+
+def _is_link(fd: int | None) -> bool:
+    return fd is not None and stat.S_ISLNK(os.fstat(fd).st_mode)
+
+
+def _copy_directories(fs: str, below: MergedTree, implied: Sequence[bytes]) -> None:
+    with MergedTree([fs]) as own, below.cursor() as sources, own.cursor() as targets:
+        for path in tree_order(set(implied)):
+            source, target = sources.find(path), targets.find(path)
+            if source is None or target is None or not stat.S_ISDIR(os.fstat(source).st_mode):
+                continue
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target)
+            try:
+                _copy_metadata(source, fd)
+            finally:
+                os.close(fd)
 
 
 def _copy_metadata(source: int, fd: int) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -76,6 +76,12 @@ class MergedTree:
         with contextlib.ExitStack() as held:
             return self._follow(path, True, held)[0]
 
+    @contextlib.contextmanager
+    def cursor(self) -> Iterator[Cursor]:
+        """Give what finds many paths one after another, and what they have in common once."""
+        with contextlib.closing(Cursor(self._roots)) as cursor:
+            yield cursor
+
     def _walk(self, path: bytes, follow: bool, held: contextlib.ExitStack) -> int | None:
         _, found = self._follow(path, follow, held)
         return found[0] if found else None
@@ -109,6 +115,65 @@ class MergedTree:
                 names.append(name)
                 levels.append(found)
         return b"/".join(names), levels[-1]
+
+
+class Cursor:
+    """Finds one path after another; made for such as come in ``tree_order``. Follows no links.
+
+    Args:
+        roots: descriptors of the layers' roots, the topmost first; they stay the caller's.
+    """
+
+    def __init__(self, roots: list[int]) -> None:
+        self._names: list[bytes] = []
+        self._levels: list[list[int]] = [roots]
+        self._holds: list[contextlib.ExitStack] = []
+        self._held = 0
+
+    def find(self, path: bytes) -> int | None:
+        """Return an O_PATH descriptor of what lies at a path, good until the next call; None if nothing does.
+
+        Args:
+            path: clean, from the root of the tree.
+        """
+        names = path.split(b"/")
+        self._back(_in_common(names, self._names))
+        for name in names[len(self._names) :]:
+            self._down(name)
+        return next(iter(self._levels[-1]), None)
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        self._back(0)
+
+    def _back(self, depth: int) -> None:
+        while len(self._names) > depth:
+            self._names.pop()
+            self._held -= len(self._levels.pop())
+            self._holds.pop().close()
+
+    def _down(self, name: bytes) -> None:
+        hold = contextlib.ExitStack()
+        self._holds.append(hold)
+        self._names.append(name)
+        found = _lookup(self._levels[-1], name, hold)
+        if self._held + len(found) > _MAX_HELD:
+            hold.close()
+            found = []
+        self._levels.append(found)
+        self._held += len(found)
+
+
+def tree_order(paths: Iterable[bytes]) -> list[bytes]:
+    """Return clean paths in the order of a walk: all that lies in a directory comes right after it. Pure."""
+    return sorted(paths, key=lambda path: path.replace(b"/", b"\0"))
+
+
+def _in_common(first: Sequence[bytes], second: Sequence[bytes]) -> int:
+    for count, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return count
+    return min(len(first), len(second))
 
 
 def _lookup(dirs: list[int], name: bytes, held: contextlib.ExitStack) -> list[int]:

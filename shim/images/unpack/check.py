@@ -89,7 +89,7 @@ class _Tree:
         self._aliases = {
             os.fsencode(key): os.fsencode(value) for key, value in facts.get("aliases", {}).items()
         }
-        self._moved = [os.fsencode(old) for _, old, _ in facts["displaced"]]
+        self._moved = {os.fsencode(old) for _, old, _ in facts["displaced"]}
         self._made = [os.fsencode(path) for path in facts.get("made", facts["implied"])]
         self._from_below = {os.fsencode(new) for new, _ in facts["links"]}
         self._held: dict[bytes, tuple[int, int]] = {}
@@ -161,7 +161,10 @@ class _Tree:
 
     def _was_moved(self, path: bytes) -> bool:
         """Tell whether a path lies below one that a later entry took: what lay there is not in the tree."""
-        return any(path.startswith(old + b"/") for old in self._moved)
+        end = path.rfind(b"/") if self._moved else -1
+        while end > 0 and path[:end] not in self._moved:
+            end = path.rfind(b"/", 0, end)
+        return end > 0
 
     def _directory(self, path: bytes) -> tuple[int, int] | None:
         held = self._held.get(path)

@@ -28,7 +28,7 @@ _PATH_ONLY: Final = os.O_PATH | os.O_DIRECTORY
 _LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _nothing() -> None:
+def _nothing(_: bytes) -> None:
     pass
 
 
@@ -37,7 +37,7 @@ class Directories:
 
     Args:
         root_fd: the tree.
-        on_make: called when a directory was made that no entry describes: one entry may imply thousands.
+        on_make: called with the path of a directory that was made though no entry describes it.
 
     Attributes:
         implied: directories that were made only because something lies in them, by their real place; they
@@ -46,7 +46,7 @@ class Directories:
         went_through_links: the path of a directory led through a link of the layer.
     """
 
-    def __init__(self, root_fd: int, on_make: Callable[[], None] = _nothing) -> None:
+    def __init__(self, root_fd: int, on_make: Callable[[bytes], None] = _nothing) -> None:
         self._root_fd = root_fd
         self._on_make = on_make
         self._fds: OrderedDict[bytes, int] = OrderedDict()
@@ -65,10 +65,13 @@ class Directories:
         if held is not None:
             return held
         fd = self._open(path)
+        self._hold(path, fd)
+        return fd
+
+    def _hold(self, path: bytes, fd: int) -> None:
         if len(self._fds) >= _HELD:
             os.close(self._fds.popitem(last=False)[1])
         self._fds[path] = fd
-        return fd
 
     def forget(self) -> None:
         """Drop all descriptors: something was moved, a path may mean another directory now."""
@@ -88,10 +91,12 @@ class Directories:
 
     def hides(self, path: bytes) -> bool:
         """Tell whether nothing of the layers below shows in a directory: it or one above it is opaque."""
-        return (
-            any(path == top or path.startswith(top + b"/") for top in self.opaque if top)
-            or b"" in self.opaque
-        )
+        if not self.opaque:
+            return False
+        end = len(path)
+        while end > 0 and path[:end] not in self.opaque:
+            end = path.rfind(b"/", 0, end)
+        return end > 0 or b"" in self.opaque
 
     def _open(self, path: bytes) -> int:
         try:
@@ -111,6 +116,12 @@ class Directories:
 
     def _make(self, path: bytes) -> int:
         """Make what is missing of ``path``, one name after another from the root; links stay inside it."""
+        parent, _, base = path.rpartition(b"/")
+        if parent in self._fds and not self.went_through_links:
+            fd = self._step(self._fds[parent], base, path)
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                return fd
+            os.close(fd)
         todo = parts(path)
         stack = [os.open(".", _PATH_ONLY | os.O_CLOEXEC, dir_fd=self._root_fd)]
         names: list[bytes] = []
@@ -141,7 +152,10 @@ class Directories:
                         names.pop()
                         os.close(stack.pop())
                 todo.extend(parts(target))
-            return stack.pop()
+            fd = stack.pop()
+            if parent and parent not in self._fds and not self.went_through_links:
+                self._hold(parent, stack.pop())  # for what else lies there
+            return fd
         finally:
             for fd in stack:
                 os.close(fd)
@@ -151,7 +165,7 @@ class Directories:
         covers = False
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
-            self._on_make()
+            self._on_make(done)
         except FileExistsError:
             if not is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
                 return os.open(name, _LOOK, dir_fd=parent)

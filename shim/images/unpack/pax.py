@@ -72,15 +72,15 @@ def parse_sparse_pax(records: list[tuple[bytes, bytes]]) -> Segments | None:
 
 def parse_sparse_1_0(data: bytes) -> Segments | None:
     """Return the map at the head of a format 1.0 sparse file; None while ``data`` is not all of it."""
-    lines = data.split(b"\n")
-    if len(lines) < 2:
+    end = data.find(b"\n")
+    if end < 0:
         return None
-    count = parse_int(lines[0], "a sparse count")
+    count = parse_int(data[:end], "a sparse count")
     if count < 0 or count > 1 << 20:
         raise InvalidArgument("malformed layer: a sparse file has too many parts")
-    if len(lines) < 2 * count + 2:
+    if data.count(b"\n") < 2 * count + 1:  # it comes in blocks: the lines are taken apart once
         return None
-    numbers = [parse_int(line, "a sparse map") for line in lines[1 : 2 * count + 1]]
+    numbers = [parse_int(line, "a sparse map") for line in data.split(b"\n")[1 : 2 * count + 1]]
     return list(zip(numbers[0::2], numbers[1::2], strict=True))
 
 

@@ -12,6 +12,7 @@ the layer's ``displaced`` list says since which frame.
 
 from __future__ import annotations
 
+import bisect
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -83,14 +84,14 @@ def assemble(layer_fd: int, displaced: Sequence[Displaced]) -> Iterator[bytes]:
     try:
         with open(paths.open_beneath(layer_fd, "tar.zst", os.O_RDONLY), "rb") as file:
             with zstandard.ZstdDecompressor().stream_reader(file, read_size=1 << 18) as stream:
-                number = 0
+                number, moved = 0, _Moved(displaced)
                 while kind := stream.read(1):
                     if kind == b"R":
                         yield _exactly(stream, int.from_bytes(_exactly(stream, 4), "little"))
                         continue
                     length, offset, size = struct.unpack("<IQQ", _exactly(stream, 20))
                     path = _exactly(stream, length)
-                    yield from _read_part(layer_fd, root_fd, _locate(path, number, displaced), offset, size)
+                    yield from _read_part(layer_fd, root_fd, moved.locate(path, number), offset, size)
                     number += 1
     except (zstandard.ZstdError, OSError) as error:
         raise FailedPrecondition(f"a layer is damaged: cannot read its record or files: {error}") from error
@@ -105,12 +106,29 @@ def _exactly(stream: zstandard.ZstdDecompressionReader, size: int) -> bytes:
     return bytes(data)
 
 
-def _locate(path: bytes, number: int, displaced: Sequence[Displaced]) -> tuple[str | None, bytes]:
-    """Return (name below ``displaced`` or None, path below that) of the file that frame ``number`` means."""
-    for since, old, name in displaced:
-        if number < since and (path == old or path.startswith(old + b"/")):
-            return name, path[len(old) + 1 :]
-    return None, path
+class _Moved:
+    """Where files lie that a later entry of their archive replaced: the first move after them counts."""
+
+    def __init__(self, displaced: Sequence[Displaced]) -> None:
+        self._moves: dict[bytes, list[tuple[int, int, str]]] = {}  # old path -> (since, which move, name)
+        for number, (since, old, name) in enumerate(displaced):
+            self._moves.setdefault(old, []).append((since, number, name))
+
+    def locate(self, path: bytes, frame: int) -> tuple[str | None, bytes]:
+        """Return (name below ``displaced`` or None, path below that) of the file that a frame means."""
+        found: tuple[int, str, int] | None = None
+        end = len(path) if self._moves else 0
+        while end > 0:
+            moves = self._moves.get(path[:end], ())
+            later = bisect.bisect_right(moves, frame, key=_since)
+            if later < len(moves) and (found is None or moves[later][1] < found[0]):
+                found = moves[later][1], moves[later][2], end
+            end = path.rfind(b"/", 0, end)
+        return (found[1], path[found[2] + 1 :]) if found is not None else (None, path)
+
+
+def _since(move: tuple[int, int, str]) -> int:
+    return move[0]
 
 
 def _read_part(

@@ -18,6 +18,7 @@ from shim.images.unpack import header, pax
 
 BLOCK: Final = 512
 _ZERO: Final = bytes(BLOCK)
+_MAX_GLOBAL: Final = 100  # records: each is applied to each entry; builders write one
 _META_LIMIT: Final = 1 << 20  # longest extended header; Go's archive/tar has the same limit
 
 FILE: Final = 0x30
@@ -181,6 +182,8 @@ class TarReader:
         if self._meta_kind == _PAX_GLOBAL:
             for key, value in pax.parse_records(data):
                 self._global[key] = value
+            if len(self._global) > _MAX_GLOBAL:
+                raise InvalidArgument("malformed layer: too many records that are for all entries")
         elif self._meta_kind == _PAX:
             self._pax = pax.parse_records(data)
         else:

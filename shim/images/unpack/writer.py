@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from shim.errors import InvalidArgument, ResourceExhausted
+from shim.errors import InvalidArgument
 from shim.images.unpack import record, tar
 from shim.images.unpack.attributes import place, set_xattrs, show, times
 from shim.images.unpack.content import Content
@@ -29,7 +29,6 @@ AUFS_META: Final = b".wh..wh."
 OPAQUE_MARK: Final = b".wh..wh..opq"
 _MAX_MAJOR: Final = (1 << 12) - 1
 _MAX_MINOR: Final = (1 << 20) - 1
-_MAX_STEPS: Final = 500_000  # of all paths to implied directories: each is looked up in the layers below
 _MAX_ID: Final = (1 << 32) - 2
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES: Final = {
@@ -88,7 +87,7 @@ class LayerWriter:
         self._limits = limits
         self._aliases = aliases
         self._meter = meter
-        self._dirs = Directories(self._root_fd, limits.take_entry)
+        self._dirs = Directories(self._root_fd, limits.take_implied)
         self._described: dict[bytes, tar.Entry] = {}
         self._summary = Summary()
         self._content = Content(keep)
@@ -121,8 +120,6 @@ class LayerWriter:
         summary = self._summary
         summary.made = sorted(self._dirs.implied)
         summary.implied = [path for path in summary.made if self._takes_after(path, described)]
-        if sum(path.count(b"/") for path in summary.implied) > _MAX_STEPS:
-            raise ResourceExhausted("the layer has too many deep directories that no entry describes")
         summary.opaque_root = b"" in self._dirs.opaque
         summary.root_described = b"" in self._described
         summary.inodes += len(self._dirs.implied | self._described.keys())
@@ -221,16 +218,20 @@ class LayerWriter:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise
-            self._summary.links.append((path, target))
+            self._defer(path, target)
             return
         try:
             if is_whiteout(os.stat(base, dir_fd=target_fd, follow_symlinks=False)):
                 raise InvalidArgument(f"malformed layer: {show(entry.path)} is a hard link to a deleted file")
             os.link(base, name, src_dir_fd=target_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
-            self._summary.links.append((path, target))
+            self._defer(path, target)
         finally:
             os.close(target_fd)
+
+    def _defer(self, path: bytes, target: bytes) -> None:
+        self._limits.take_deferred(path, target)
+        self._summary.links.append((path, target))
 
     def _node(self, entry: tar.Entry, dir_fd: int, name: bytes) -> None:
         if entry.kind == tar.SYMLINK:
@@ -286,11 +287,17 @@ class LayerWriter:
         os.rename(name, b"displaced/" + number.encode(), src_dir_fd=dir_fd, dst_dir_fd=self._layer_fd)
         self._summary.displaced.append((self._record.frames, path, number))
         self._dirs.forget()
+        if stat.S_ISDIR(old.st_mode):
+            self._forget(path)
+        return False
+
+    def _forget(self, path: bytes) -> None:
+        """Drop what is known of a directory and all below it, which is not where it was."""
+        self._limits.take_look(len(self._described) + len(self._dirs.implied))
         below = path + b"/"
         for known in [key for key in self._described if key == path or key.startswith(below)]:
             del self._described[known]
         self._dirs.implied = {key for key in self._dirs.implied if key != path and not key.startswith(below)}
-        return False
 
 
 def _device(entry: tar.Entry) -> int:

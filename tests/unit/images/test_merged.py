@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from shim.images.merged import MergedTree
+from shim.images.merged import MergedTree, tree_order
 
 
 @pytest.fixture
@@ -90,3 +90,38 @@ def test_no_layers_are_an_empty_tree() -> None:
     with MergedTree([]) as tree:
         assert tree.read(b"etc/passwd", 10) is None
         assert tree.resolve(b"a/../b") == b"b"
+
+
+def test_a_cursor_finds_what_overlayfs_would_show_and_follows_no_links(lowers: list[str]) -> None:
+    paths = [
+        b"usr",
+        b"usr/lib",
+        b"usr/lib/f",
+        b"usr/only",
+        b"usr/none/x",
+        b"lib",
+        b"lib/f",
+        b"hidden/f",
+        b"up",
+    ]
+    found: dict[bytes, set[int | None]] = {}
+    with MergedTree(lowers) as tree, tree.cursor() as cursor:
+        for path in (*paths, *reversed(paths)):
+            fd = cursor.find(path)
+            found.setdefault(path, set()).add(None if fd is None else os.fstat(fd).st_ino)
+    top, base = map(Path, lowers)
+    assert {
+        path: {Path(place).lstat().st_ino}
+        for path, place in (
+            (b"usr", top / "usr"),
+            (b"usr/lib", top / "usr/lib"),
+            (b"usr/lib/f", top / "usr/lib/f"),
+            (b"usr/only", base / "usr/only"),
+            (b"lib", base / "lib"),
+            (b"up", top / "up"),
+        )
+    } | {path: {None} for path in (b"usr/none/x", b"lib/f", b"hidden/f")} == found
+
+
+def test_all_that_lies_in_a_directory_comes_right_after_it() -> None:
+    assert tree_order([b"a-b", b"a/c", b"a", b"a/b/c", b"b"]) == [b"a", b"a/b/c", b"a/c", b"a-b", b"b"]
