@@ -215,7 +215,9 @@ class RegistryConfig:
     connect_timeout_s: int = setting(
         10, "a registry that takes no connection in time is not there", _at_least(1)
     )
-    stall_timeout_s: int = setting(60, "a pull without a byte fetched or unpacked for so many seconds fails", _at_least(1))
+    stall_timeout_s: int = setting(
+        60, "a pull without a byte fetched or unpacked in so many seconds fails", _at_least(1)
+    )
 
 
 @dataclass(frozen=True, slots=True)

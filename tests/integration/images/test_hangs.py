@@ -153,7 +153,9 @@ async def test_a_slow_registry_is_not_taken_for_a_disk_that_hangs(
     """Nothing is unpacked for longer than the time that makes a hang, while the network is waited for."""
     site, built = Fake(), tools.image(tools.tar(("f", os.urandom(300_000))))
     site.offer(built)
-    site.answers[f"/blobs/{built.layers[0]}"] = Answer(body=built.blobs[built.layers[0]], piece=100_000, pause_s=1.5)
+    site.answers[f"/blobs/{built.layers[0]}"] = Answer(
+        body=built.blobs[built.layers[0]], piece=100_000, pause_s=1.5
+    )
     with running(site):
         async with open_store(tmp_path / "images", hang_timeout_s=1.0) as store:
             image = await store.pull(f"{site.host}/hangs/slow:v1", None)
