@@ -206,10 +206,14 @@ class Ingest:
     async def _begin(self, wanted: Wanted) -> str:
         """Make a directory for a layer; a disk that hangs is not waited for."""
         making = asyncio.ensure_future(self._makers.run(self._layers.begin))
+        waiting = stalls.wait(making, lambda: 0, self._hang_s, f"unpack layer {_name(wanted)}")
         try:
-            await stalls.wait(making, lambda: 0, self._hang_s, f"unpack layer {_name(wanted)}")
+            await to_the_end(waiting)
         except BaseException:
-            making.add_done_callback(self._bury_made)
+            if making.done() and not making.exception():
+                await self._discard(making.result())
+            else:
+                making.add_done_callback(self._bury_made)
             raise
         return making.result()
 

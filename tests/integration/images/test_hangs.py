@@ -77,7 +77,7 @@ def stop_workers() -> None:
 
 
 def in_the_middle(phase: str, done_bytes: int) -> bool:
-    return phase == "downloading" and done_bytes > 2 << 20
+    return phase == "downloading" and done_bytes > 6 << 20
 
 
 async def test_what_is_unpacked_so_far_counts_while_a_pull_runs_and_is_gone_when_it_fails(
