@@ -55,6 +55,9 @@ class Supervisor(Protocol):
     async def reopen_log(self, id_: str) -> None:
         """Open the log file of a container again."""
 
+    async def drain_log(self, id_: str) -> None:
+        """Return when what a container has written until now is in its log file."""
+
     async def attach(self, id_: str, sockets: Mapping[str, int]) -> None:
         """Have what a container writes from now on copied to sockets, which stay the caller's."""
 

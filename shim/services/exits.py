@@ -2,14 +2,18 @@
 
 The supervisor tells of each exit once it is on tmpfs. A container's status is written before anybody is
 woken, so that what a woken caller asks next is true already; then the supervisor may forget the process.
-For an exec the waiting call is all there is.
+Before its end is told its last words are in its log, where a kubelet looks for them
+(terminationMessagePolicy: FallbackToLogsOnError). For an exec the waiting call is all there is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
+from typing import Final
 
+from shim.errors import ShimError
 from shim.model.container import ContainerStatus, ExitRecord
 from shim.model.timeline import Entry
 from shim.services import exit_causes
@@ -19,6 +23,8 @@ from shim.services.sandboxes.teardown import mark_stopped
 from shim.services.timeline import container_keys
 
 log = logging.getLogger(__name__)
+
+LOG_S: Final = 10.0  # how long an end waits for the log: its disk may hang
 
 
 def on_exit(node: Node, record: ExitRecord) -> None:
@@ -74,7 +80,17 @@ def _tell(node: Node, status: ContainerStatus, record: ExitRecord) -> None:
     node.timeline.add(Entry(at_ns, "exit", keys, exit_causes.describe(record, cause), ok=ok))
 
 
+async def _log_written(node: Node, id_: str) -> None:
+    """Return when what a container has written is in its log, or it has taken too long."""
+    try:
+        async with asyncio.timeout(LOG_S):
+            await node.supervisor.drain_log(id_)
+    except (ShimError, TimeoutError) as error:
+        log.debug("container %s: its end is told before its log is complete: %s", id_, error)
+
+
 async def _container_ended(node: Node, record: ExitRecord) -> None:
+    await _log_written(node, record.id)
     status = await node.records.update_container(record.id, lambda status: ended(status, record))
     if status is not None:
         _tell(node, status, record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_a_host_port_leads_to_the_pod(daemon: Any) -> None:
     pod = daemon.run_pod(daemon.pod_config(port_mappings=[mapping]))
     id_ = daemon.run(pod, "busybox", "nc", "-l", "-p", "8080", "-e", "hostname")
     daemon.until(lambda: ":1F90" in daemon.exec(id_, "sh", "-c", "cat /proc/net/tcp*"))
-    talk = "busybox nc -w 3 127.0.0.1 18091 </dev/null"
+    talk = "busybox nc -w 20 127.0.0.1 18091 </dev/null"
     assert daemon.in_netns("sh", "-c", talk).stdout.strip() == pod[1].hostname
 
 
@@ -159,3 +160,20 @@ def test_file_systems_exist(daemon: Any) -> None:
     for each in [*info.image_filesystems, *info.container_filesystems]:
         assert os.path.isdir(each.fs_id.mountpoint)
     assert all(image.size > 0 for image in daemon.images.ListImages(cri.ListImagesRequest()).images)
+
+
+def test_the_last_words_are_in_the_log_when_the_end_is_told(daemon: Any) -> None:
+    """A kubelet takes them for the termination message, once."""
+    pod = daemon.run_pod()
+    (logger,) = daemon.pids_of("shim.supervisor.logger")
+    id_ = daemon.run(pod, "sh", "-c", "while [ ! -e /tmp/go ]; do usleep 10000; done; echo last; exit 3")
+    pid = daemon.pid(id_)
+    os.kill(logger, signal.SIGSTOP)
+    try:
+        Path(f"/proc/{pid}/root/tmp/go").touch()
+        daemon.until(lambda: not os.path.exists(f"/proc/{pid}"))
+        assert {daemon.status(id_).state for _ in range(20)} == {cri.CONTAINER_RUNNING}
+    finally:
+        os.kill(logger, signal.SIGCONT)
+    daemon.until(lambda: daemon.status(id_).state == cri.CONTAINER_EXITED)
+    assert daemon.output(id_) == ["last"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,7 @@ class World:
     exec_gate: asyncio.Event | None = None
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
     attach_error: Exception | None = None
+    draining: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
     far: dict[str, int] = field(default_factory=dict)  # the far ends of streams, for the test to use
     kept: dict[str, int] = field(default_factory=dict)  # what is held for a container
     closed_inputs: list[str] = field(default_factory=list)
@@ -176,6 +177,9 @@ class World:
 
     async def reopen_log(self, id_: str) -> None:
         return None
+
+    async def drain_log(self, id_: str) -> None:
+        await self.draining()
 
     async def attach(self, id_: str, sockets: Mapping[str, int]) -> None:
         if self.attach_error is not None:

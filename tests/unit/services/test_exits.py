@@ -1,0 +1,49 @@
+import asyncio
+from typing import Any
+
+import pytest
+
+from shim.errors import Unavailable
+from shim.model.container import ContainerState
+from shim.services import exits
+from shim.services.containers.create import create_container
+from shim.services.containers.start import start_container
+from shim.services.containers.status import container_status
+from shim.services.sandboxes.run import run_pod_sandbox
+
+
+async def running(bench: Any) -> str:
+    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
+    id_: str = await create_container(bench.node, sandbox, bench.container())
+    await start_container(bench.node, id_)
+    return id_
+
+
+async def test_an_end_is_told_once_the_log_is_written(bench: Any) -> None:
+    id_, asked, written = await running(bench), asyncio.Event(), asyncio.Event()
+
+    async def draining() -> None:
+        asked.set()
+        await written.wait()
+
+    bench.world.draining = draining
+    bench.world.end(id_, 3)
+    await asked.wait()
+    assert container_status(bench.node, id_).state is ContainerState.RUNNING
+    written.set()
+    await bench.node.waiters.expect(id_)
+    assert container_status(bench.node, id_).state is ContainerState.EXITED
+
+
+async def refused() -> None:
+    raise Unavailable("no supervisor answers")
+
+
+@pytest.mark.parametrize("draining", [refused, asyncio.Event().wait], ids=["refused", "hangs"])
+async def test_an_end_is_told_also_where_the_log_cannot_be_written(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, draining: object
+) -> None:
+    monkeypatch.setattr(exits, "LOG_S", 0.01)
+    id_, bench.world.draining = await running(bench), draining
+    bench.world.end(id_, 3)
+    await bench.until(lambda: container_status(bench.node, id_).state is ContainerState.EXITED)
