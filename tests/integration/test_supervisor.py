@@ -23,7 +23,7 @@ from shim.supervisor.stdio import Stdio
 pytestmark = pytest.mark.root
 
 SH = "/bin/sh"
-PATIENCE_S = 200 if "CRI_SHIM_VM" in os.environ else 20  # an emulated processor is slow
+PATIENCE_S = 200 if "CRI_SHIM_VM" in os.environ else 60  # an emulated processor is slow
 
 
 def plan(*argv: str) -> bytes:

@@ -29,7 +29,7 @@ from shim.kernel import proc
 
 HIERARCHY = hierarchy.detect(proc.mountinfo())
 BY_SYSTEMD = systemd.is_init() and not HIERARCHY.v1
-PATIENCE_S = 200 if "CRI_SHIM_VM" in os.environ else 20  # an emulated processor is slow
+PATIENCE_S = 200 if "CRI_SHIM_VM" in os.environ else 60  # an emulated processor is slow
 IMAGE = "example.com/test/busybox:1"
 BUSYBOX = Path("/bin/busybox")
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n"
@@ -272,8 +272,10 @@ class Daemon:
         return self.status(id_)
 
     def output(self, id_: str) -> list[str]:
+        """Return what a container has written, line by line; what is just being written not yet."""
         path = Path(self.status(id_).log_path)
-        return [line.split(" ", 3)[3] for line in path.read_text().splitlines()] if path.exists() else []
+        whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
+        return [line.split(" ", 3)[3] for line in whole.splitlines()]
 
     def cgroup(self, id_: str) -> str:
         """Return the path of a container's cgroup below the root of each hierarchy."""

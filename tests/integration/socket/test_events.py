@@ -65,12 +65,13 @@ def test_a_start_that_fails_is_an_end(daemon: Any) -> None:
     pod = daemon.run_pod()
     with pytest.raises(grpc.RpcError):
         daemon.run(pod, "/no/such/program")
-    daemon.until(
-        lambda: (
-            [e.container_event_type for e in listener.events if e.container_id != pod[0]][-1:] == [STOPPED]
-        )
-    )
-    last = listener.events[-1]
+
+    def of_pod() -> list[cri.ContainerEventResponse]:
+        """Its events alone: those of pods before are told again."""
+        return [event for event in listener.events if event.pod_sandbox_status.id == pod[0]]
+
+    daemon.until(lambda: [each.container_event_type for each in of_pod()][-1:] == [STOPPED])
+    last = of_pod()[-1]
     assert listener.types_of(last.container_id) == [CREATED, STOPPED]
     assert last.containers_statuses[0].reason == "StartError"
     listener.leave()

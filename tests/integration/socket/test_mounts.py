@@ -21,7 +21,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Any]:
-    with running(scratch_directory(), "--set=container.volume_timeout_s=1") as it:
+    with running(scratch_directory(), "--set=container.volume_timeout_s=3") as it:
         yield it
 
 
@@ -105,7 +105,7 @@ def test_a_file_server_that_does_not_answer_costs_one_start(daemon: Any, dead: P
     began = time.monotonic()
     code, text = start_refused(daemon, with_volume(daemon, dead / "sub"))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert f"cannot open the volume {dead}/sub: it takes longer than 1 s" in text
+    assert f"cannot open the volume {dead}/sub: it takes longer than 3 s" in text
     assert time.monotonic() - began < 30
     id_ = daemon.run(daemon.run_pod(), config=with_volume(daemon, dead.parent))
     assert daemon.exec(id_, "sh", "-c", "echo alive") == "alive\n"

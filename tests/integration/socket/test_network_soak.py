@@ -39,7 +39,7 @@ KILLS = int(os.environ.get("CRI_SHIM_SOAK_KILLS", "2"))
 AT_ONCE = 8
 PORT = 7777
 FEW = 50  # fewer pods than this have room in the kernel's table of neighbours
-PATIENCE_S = 120 if PODS > FEW else 20
+PATIENCE_S = 120 if PODS > FEW else 60
 OUTSIDE = ("192.0.2.2", "2001:db8::2")
 _RESET_WHEN_CLOSED = struct.pack("ii", 1, 0)
 

@@ -91,7 +91,7 @@ def test_cpu_time_is_what_was_used(daemon: Any) -> None:
     tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
     assert near(usage_ns, by_process_ns, 5 * tick_ns)  # the process's own count has ticks only
     found = metrics_of(daemon, pod[0], id_)
-    assert found["container_cpu_usage_seconds_total", "total"] == usage_ns // 10**9
+    assert 0 <= found["container_cpu_usage_seconds_total", "total"] - usage_ns // 10**9 <= 1
     pod_ns = pod_of(daemon, pod[0]).linux.cpu.usage_core_nano_seconds.value
     assert near(pod_ns, usage_ns)
 
@@ -101,12 +101,19 @@ def test_the_rate_of_cpu_time_is_of_the_time_between_two_readings(daemon: Any) -
     truth = Truth(daemon.cgroup(id_))
     before = stats_of(daemon, id_).cpu
     assert before.usage_nano_cores.value > 0
-    daemon.until(lambda: stats_of(daemon, id_).cpu.timestamp - before.timestamp > 1.2e9)
-    after, used = stats_of(daemon, id_).cpu, truth.cpu_ns()
-    assert after.usage_core_nano_seconds.value <= used
-    passed_s = (after.timestamp - before.timestamp) / 1e9
-    rate = (after.usage_core_nano_seconds.value - before.usage_core_nano_seconds.value) / passed_s
-    assert near(after.usage_nano_cores.value, int(rate), 3 * 10**7)
+    readings = [before]
+    while readings[-1].timestamp - before.timestamp < 1.2e9:
+        readings.append(stats_of(daemon, id_).cpu)
+    after = readings.pop()
+    assert after.usage_core_nano_seconds.value <= truth.cpu_ns()
+
+    def rate_since(reading: cri.CpuUsage) -> int:
+        used_ns = after.usage_core_nano_seconds.value - reading.usage_core_nano_seconds.value
+        return int(used_ns * 1e9 / (after.timestamp - reading.timestamp))
+
+    # The daemon reads by itself too: then the rate is since that reading, just before or after one of these.
+    earliest = cri.CpuUsage(timestamp=daemon.status(id_).started_at)
+    assert any(near(after.usage_nano_cores.value, rate_since(r), 3 * 10**7) for r in (earliest, *readings))
     assert 0 < after.usage_nano_cores.value < 1.1e9
 
 
@@ -156,9 +163,9 @@ def test_files_and_io_are_what_was_written(daemon: Any) -> None:
     id_ = daemon.run(pod, "sh", "-c", script)
     daemon.until(lambda: "written" in daemon.output(id_))
     layer = stats_of(daemon, id_).writable_layer
-    upper = layer.fs_id.mountpoint
     daemon.until(lambda: stats_of(daemon, id_).writable_layer.timestamp > layer.timestamp)
     layer = stats_of(daemon, id_).writable_layer
+    upper = layer.fs_id.mountpoint
     du = int(subprocess.run(["du", "-s", "-B1", upper], capture_output=True, check=True).stdout.split()[0])
     count = sum(1 for _ in Path(upper).rglob("*"))
     assert near(layer.used_bytes.value, du, 8192)  # du counts the top itself
@@ -192,7 +199,7 @@ def test_traffic_is_what_went_through_the_interface(daemon: Any) -> None:
     listener = daemon.run(pod, "nc", "-l", "-p", "7000", "-e", "cat")
     daemon.until(lambda: ":1B58" in daemon.exec(listener, "sh", "-c", "cat /proc/net/tcp*"))
     status = daemon.runtime.PodSandboxStatus(cri.PodSandboxStatusRequest(pod_sandbox_id=pod[0])).status
-    talk = f"busybox nc -w 3 {status.network.ip} 7000 | busybox wc -c"
+    talk = f"busybox nc -w 20 {status.network.ip} 7000 | busybox wc -c"
     send = f"dd if=/dev/zero bs=100k count=50 2>/dev/null | {talk}"
     assert int(daemon.in_netns("sh", "-c", send).stdout) > 0
     keeper = daemon.run(pod)
@@ -265,10 +272,14 @@ def test_a_pod_with_a_cgroup_of_a_kubelet_is_what_that_says(daemon: Any, kubelet
     pod = daemon.run_pod(config)
     daemon.run(pod)
     truth = Truth(kubelet_cgroup)
-    daemon.until(lambda: near(pod_of(daemon, pod[0]).linux.memory.usage_bytes.value, truth.usage()))
-    stats = pod_of(daemon, pod[0])
-    assert near(stats.linux.cpu.usage_core_nano_seconds.value, truth.cpu_ns())
-    assert len(stats.linux.containers) == 1
+
+    def agree() -> bool:
+        told = pod_of(daemon, pod[0]).linux
+        used_ns = told.cpu.usage_core_nano_seconds.value
+        return near(told.memory.usage_bytes.value, truth.usage()) and near(used_ns, truth.cpu_ns())
+
+    daemon.until(agree)
+    assert len(pod_of(daemon, pod[0]).linux.containers) == 1
 
 
 @pytest.fixture
