@@ -82,12 +82,14 @@ def test_what_stands_behind_the_daemon_is_killed(
 @pytest.mark.parametrize("also", [None, SUPERVISOR])
 def test_an_end_while_nobody_looked_is_told_as_it_was(daemon: Any, also: str | None) -> None:
     pod = daemon.run_pod()
-    killed, ended = daemon.run(pod), daemon.run(pod, "sh", "-c", "usleep 400000; exit 5")
+    wait = "while [ ! -e /tmp/go ]; do usleep 10000; done; exit 5"
+    killed, ended = daemon.run(pod), daemon.run(pod, "sh", "-c", wait)
     pids = [daemon.pid(killed), daemon.pid(ended)]
     daemon.end(signal.SIGKILL)
     if also:
         os.kill(daemon.pids_of(also)[0], signal.SIGKILL)
     os.kill(pids[0], signal.SIGKILL)
+    Path(f"/proc/{pids[1]}/root/tmp/go").touch()
     daemon.until(lambda: all(map(is_over, pids)))
     daemon.start()
     assert (daemon.wait(killed).exit_code, daemon.wait(ended).exit_code) in {(137, 5), (255, 255)}
