@@ -144,10 +144,6 @@ class Catalog:
                 return image
         return self._by_prefix(text)
 
-    def by_tag(self, name: str) -> Image | None:
-        """Return the image that has a full reference with tag."""
-        return next((image for image in self._images.values() if name in image.repo_tags), None)
-
     def put(self, record: Record, tag: str) -> Image:
         """Add an image or a name of it, durably; the name is taken from whatever had it. Blocking."""
         with self._writing:

@@ -43,7 +43,7 @@ class Counters:
         unchanged: pulls whose image was here already.
         seconds: that pulls took which ended well.
         failed: class of the error -> pulls that ended with it; ``cancelled``: all callers had left.
-        layers_fetched, layers_present: of pulls that ended well.
+        layers_fetched: that were not here, of pulls that ended well.
         hosts: host and port -> its own; beyond ``_MAX_HOSTS`` all others under ``OTHER``.
     """
 
@@ -54,7 +54,6 @@ class Counters:
     seconds: float = 0.0
     failed: Counter[str] = field(default_factory=Counter)
     layers_fetched: int = 0
-    layers_present: int = 0
     hosts: dict[str, HostCounters] = field(default_factory=dict)
 
     def host(self, netloc: str) -> HostCounters:

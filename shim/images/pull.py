@@ -128,7 +128,6 @@ class Puller:
 
         image = await _Pull(session, ref, self._register, report, tracker).run()
         self.counters.layers_fetched += tracker.fetched_layers()
-        self.counters.layers_present += tracker.count - tracker.fetched_layers()
         return image
 
 

@@ -18,6 +18,7 @@ from shim.images.counters import Counters
 from shim.images.credentials import Keychain
 from shim.images.exchange import Shared
 from shim.images.explain import Explanation
+from shim.images.flights import to_the_end
 from shim.images.ingest import Ingest, out_of_room
 from shim.images.layers import LayerStore
 from shim.images.load import Loader
@@ -231,7 +232,8 @@ class ImageStore:
         chains = {chain_id for _, image in chosen for chain_id in image.chain_ids}
         with self._layers.lease(chains):
             try:
-                await self._threads.run(export.save, path, chosen, self._layers, self._blobs)
+                # Under the lease to its end, though the caller leaves: a thread cannot be stopped half-way.
+                await to_the_end(self._threads.run(export.save, path, chosen, self._layers, self._blobs))
             except OSError as error:
                 raise out_of_room(error) from error
 

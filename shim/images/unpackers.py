@@ -90,14 +90,18 @@ class Wanted:
 class _Worker:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-X", "utf8", "-c", _CODE, str(Path(shim.__file__).parents[1])],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-                env={"PATH": os.defpath},
-            )
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-I", "-X", "utf8", "-c", _CODE, str(Path(shim.__file__).parents[1])],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    cwd="/",
+                    env={"PATH": os.defpath},
+                )
+        except BaseException:
+            ours.close()
+            raise
         ours.setblocking(False)
         self.sock = ours
         self._waits_for_source = False

@@ -36,6 +36,10 @@ class Meter:
             os.close(fd)
             raise
 
+    def move(self) -> None:
+        """Say that something was done."""
+        self.show(*self.usage())
+
     def show(self, used_bytes: int, inodes: int) -> None:
         """Say what the layer takes on disk so far, and that something was done."""
         self._moves += 1

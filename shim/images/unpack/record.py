@@ -50,20 +50,24 @@ class RecordWriter:
         """Add bytes of the stream as they are."""
         self._buffer += _RAW.pack(b"R", len(data))
         self._buffer += data
-        if len(self._buffer) > _FLUSH_AT:
-            self._flush()
+        self._flush_if_full()
 
     def content(self, path: bytes, offset: int, size: int) -> None:
         """Add a reference to a part of an unpacked file."""
         self._buffer += _CONTENT.pack(b"C", len(path), offset, size)
         self._buffer += path
         self.frames += 1
+        self._flush_if_full()
 
     def close(self) -> None:
         """Write what is left; the file stays open."""
         self._flush()
         self._file.write(self._compressor.flush())
         self._file.flush()
+
+    def _flush_if_full(self) -> None:
+        if len(self._buffer) > _FLUSH_AT:
+            self._flush()
 
     def _flush(self) -> None:
         self._file.write(self._compressor.compress(bytes(self._buffer)))

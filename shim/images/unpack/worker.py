@@ -56,13 +56,14 @@ _HOSTILE: Final = (
 class _Checked:
     """The compressed stream, counted and hashed as it is read."""
 
-    def __init__(self, fd: int, digest: str, size: int, offset: int) -> None:
+    def __init__(self, fd: int, digest: str, size: int, offset: int, meter: Meter) -> None:
         algorithm = digest.partition(":")[0] or "sha256"
         self._fd = fd
         self._digest = digest
         self._size = size
         self._offset = offset
         self._hash = hashlib.new(algorithm)
+        self._meter = meter
         self.count = 0
 
     def read(self, size: int = -1, /) -> bytes:
@@ -71,6 +72,7 @@ class _Checked:
         else:
             data = os.pread(self._fd, min(size, self._size - self.count), self._offset + self.count)
         self._hash.update(data)
+        self._meter.move()
         self.count += len(data)
         if 0 <= self._size < self.count:
             raise errors.FailedPrecondition(f"the layer is longer than the {self._size} bytes it should have")
@@ -95,7 +97,7 @@ class _Checked:
 def unpack(layer_fd: int, source_fd: int, meter: Meter, job: dict[str, Any]) -> dict[str, Any]:
     """Unpack one layer; return what the answer says."""
     os.mkdir("fs", 0o755, dir_fd=layer_fd)
-    source = _Checked(source_fd, job["digest"], job["size"], job["offset"])
+    source = _Checked(source_fd, job["digest"], job["size"], job["offset"], meter)
     diff = hashlib.sha256()
     stream_bytes = 0
     reader = tar.TarReader()

@@ -177,3 +177,23 @@ def test_any_bytes_are_read_or_refused(noise: bytes, place: int) -> None:
     except InvalidArgument:
         return
     assert stream == bytes(data)
+
+
+def test_a_sparse_map_that_comes_in_thousands_of_blocks_is_read_once() -> None:
+    """Taken apart at each block, it would take the square of its length: minutes for each file."""
+    parts = 60_000
+    text = b"%d\n" % parts + b"".join(b"%d\n0\n" % number for number in range(parts))
+    stored = text + bytes(-len(text) % 512)
+    records = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(parts)}
+    info = tarfile.TarInfo("f")
+    info.size, info.pax_headers = len(stored), records
+    archive = info.tobuf(tarfile.PAX_FORMAT) + stored
+    events = [event for _ in range(20) for event in tar.TarReader().feed(archive)]
+    assert [event.segments for event in events if isinstance(event, tar.Entry)] == [[]] * 20
+
+
+def test_records_for_all_entries_are_few() -> None:
+    info = tarfile.TarInfo("f")
+    archive = tarfile.TarInfo.create_pax_global_header({f"SCHILY.xattr.user.{n}": "1" for n in range(101)})
+    with pytest.raises(InvalidArgument, match="too many records that are for all entries"):
+        tar.TarReader().feed(archive + info.tobuf())
