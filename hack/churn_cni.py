@@ -47,10 +47,11 @@ class Churn:
         self.run_s: list[float] = []
         self.numbers = itertools.count(10_000)
         self.lock = threading.Lock()
+        self.given_up = False
 
     def ask(self, verb: str, request: Any) -> Any:
         """Call a verb until a daemon has answered it, as a kubelet does."""
-        while True:
+        while not self.given_up:
             try:
                 return getattr(self.daemon.runtime, verb)(request)
             except ValueError:  # the channel to a daemon that was killed
@@ -61,6 +62,7 @@ class Churn:
             with self.lock:
                 self.again += 1
             time.sleep(PAUSE_S)
+        raise RuntimeError("the daemon did not come back")
 
     def run_pod(self, config: Any) -> str:
         """Return the id of a new pod, also where the answer of a daemon that was killed got lost."""
@@ -93,7 +95,11 @@ class Churn:
             while self.done < self.pods * number // (kills + 1):
                 if finished.wait(0.01):
                     return number - 1
-            self.daemon.restart()
+            try:
+                self.daemon.restart()
+            except BaseException:
+                self.given_up = True
+                raise
         return kills
 
 

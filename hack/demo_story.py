@@ -153,8 +153,9 @@ class Daemon:
                 start_new_session=True,
             )
         with self.channel() as channel:
-            grpc.channel_ready_future(channel).result(timeout=30)
-            Stub(channel, cri, "RuntimeService").Version(cri.VersionRequest())
+            Stub(channel, cri, "RuntimeService").Version(
+                cri.VersionRequest(), timeout=60, wait_for_ready=True
+            )
 
     def channel(self) -> grpc.Channel:
         return grpc.insecure_channel(f"unix:{self.socket}", options=[("grpc.default_authority", "localhost")])

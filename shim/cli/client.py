@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Final
@@ -14,6 +15,7 @@ from shim._proto import api_pb2, images_pb2, timeline_pb2
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 5.0
+BUSY_TIMEOUT_S: Final = 60.0
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -57,25 +59,48 @@ class Client:
 
 
 @contextlib.contextmanager
-def connect(socket: str) -> Iterator[Client]:
-    """Connect to the daemon at ``socket``; what it refuses is raised as one of our errors.
+def connect(path: str) -> Iterator[Client]:
+    """Connect to the daemon whose socket is at ``path``; what it refuses is raised as one of our errors.
 
     Raises:
         Unavailable: no daemon answers there.
         ShimError: the daemon's own words.
     """
-    with grpc.insecure_channel(f"unix:{socket}", options=_OPTIONS) as channel:
+    with grpc.insecure_channel(f"unix:{path}", options=_OPTIONS) as channel:
+        client = Client(channel)
+        if not answers(client.runtime, CONNECT_TIMEOUT_S):
+            if not _listens(path):
+                raise errors.Unavailable(
+                    f"no daemon answers at {path}: start one with 'cri-shim serve',"
+                    " or name its socket with --socket"
+                )
+            if not answers(client.runtime, BUSY_TIMEOUT_S):
+                raise errors.Unavailable(f"the daemon at {path} has not answered in {BUSY_TIMEOUT_S:.0f} s")
         try:
-            grpc.channel_ready_future(channel).result(timeout=CONNECT_TIMEOUT_S)
-        except grpc.FutureTimeoutError:
-            raise errors.Unavailable(
-                f"no daemon answers at {socket}: start one with 'cri-shim serve',"
-                " or name its socket with --socket"
-            ) from None
-        try:
-            yield Client(channel)
+            yield client
         except grpc.RpcError as error:
             raise errors.ShimError(_words(error)) from error
+
+
+def answers(runtime: Stub, timeout_s: float) -> bool:
+    """Tell whether a daemon answers within some time; one that is not there yet is waited for.
+
+    A call, since a channel that only looks whether it is connected may miss that it was, and then sleeps.
+    """
+    try:
+        runtime.Version(api_pb2.VersionRequest(), timeout=timeout_s, wait_for_ready=True)
+    except grpc.RpcError as error:
+        return error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+    return True
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def _words(error: grpc.RpcError) -> str:

@@ -24,7 +24,7 @@ import pytest
 
 from shim._proto import api_pb2 as cri
 from shim.cgroups import hierarchy, names, systemd
-from shim.cli.client import Stub
+from shim.cli.client import Stub, answers
 from shim.kernel import proc
 
 HIERARCHY = hierarchy.detect(proc.mountinfo())
@@ -170,8 +170,9 @@ class Daemon:
             f"unix:{self.socket}",
             options=[("grpc.max_receive_message_length", 16 << 20), ("grpc.enable_http_proxy", 0)],
         )
-        grpc.channel_ready_future(self.channel).result(timeout=PATIENCE_S * 3)
-        self.runtime: Any = Stub(self.channel, cri, "RuntimeService")
+        runtime = Stub(self.channel, cri, "RuntimeService")
+        assert answers(runtime, PATIENCE_S * 3), "the daemon does not answer"
+        self.runtime: Any = runtime
         self.images: Any = Stub(self.channel, cri, "ImageService")
 
     def end(self, number: int) -> None:
