@@ -190,9 +190,10 @@ async def test_what_was_sent_home_is_started_again(bench: Any) -> None:
             await bench.until(lambda: exec_of_or_none(bench))
         ahead._go.cancel()
         session = await open_exec(bench.node, id_, ("x",), ALL, ahead)
-        assert bench.world.starts == before + 2
         await session.close()
         await settled(bench)
+        # One that was sent home on its way may not have come to its start, or come to it late.
+        assert bench.world.starts - before in ((2,) if wait else (1, 2))
 
 
 async def test_what_could_not_be_made_ready_is_tried_again(bench: Any) -> None:
