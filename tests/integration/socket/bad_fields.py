@@ -86,7 +86,6 @@ def users(host: int = 200_000, inside: int = 0, length: int = 65_536, **more: An
 S = "security_context."
 NO = f"{S}namespace_options."
 UNS = f"{NO}userns_options"
-SELINUX = ("user", "role", "type", "level")
 IDS = (-1, 2**32 - 1, 2**32, 2**63 - 1)
 
 
