@@ -248,7 +248,7 @@ class World:
         return listening(address, port, kind)
 
     def leases(self) -> list[str]:
-        return sorted(path.stem for path in (self.directory / BRIDGE / "leases").iterdir())
+        return sorted(path.stem for path in (self.directory / BRIDGE / "leases").glob("[!.]*"))
 
     def call(self, server: socket.socket, connect: Callable[[], socket.socket]) -> str:
         """Connect, check that it is ``server`` who answers, and return whom it saw."""

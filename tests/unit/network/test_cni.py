@@ -40,7 +40,7 @@ class Desk(Bed):
         self.network = CniNetwork(self.settings)
 
     def recorded(self) -> list[str]:
-        return sorted(path.stem for path in self.records.iterdir())
+        return sorted(path.stem for path in self.records.glob("[!.]*"))
 
     async def until(self, true: Any) -> None:
         deadline = time.monotonic() + 20
@@ -143,8 +143,8 @@ async def test_a_del_that_fails_ends_the_others_stays_recorded_and_goes_on_by_it
     assert "'second' (DEL)" in waiting["lastError"]
     desk.network.hand_over(ID)
     desk.does("second", "DEL")
-    await desk.until(lambda: not desk.recorded())
-    assert (desk.held(), desk.network.details()["waiting"]) == ([], [])
+    await desk.until(lambda: not desk.recorded() and not desk.network.details()["waiting"])
+    assert desk.held() == []
 
 
 async def test_a_del_that_fails_is_tried_again_by_the_next_daemon(desk: Desk) -> None:
@@ -158,11 +158,12 @@ async def test_a_del_that_fails_is_tried_again_by_the_next_daemon(desk: Desk) ->
     await desk.restart()
     await desk.network.reconcile(set())
     (waiting,) = desk.network.details()["waiting"]
-    assert waiting["tries"] == 2
+    assert waiting["tries"] >= 2  # on a slow machine it was tried again meanwhile
     desk.does("first", "DEL")
     await desk.restart()
     await desk.network.reconcile(set())
-    assert (desk.recorded(), desk.held(), desk.network.details()["waiting"]) == ([], [], [])
+    await desk.until(lambda: not desk.recorded() and not desk.network.details()["waiting"])
+    assert desk.held() == []
 
 
 async def test_a_plugin_that_is_gone_does_not_stop_the_del_of_others(desk: Desk) -> None:
