@@ -17,7 +17,7 @@ _MAX_TICK_S: Final = 1.0
 
 
 class Stalled(DeadlineExceeded):
-    """A disk took nothing for too long."""
+    """Nothing was read or written for too long."""
 
 
 async def wait(work: asyncio.Future[Any], progress: Callable[[], object], hang_s: float, what: str) -> None:
@@ -43,6 +43,6 @@ async def wait(work: asyncio.Future[Any], progress: Callable[[], object], hang_s
         last = now
         if quiet_s >= hang_s and not work.done():
             raise Stalled(
-                f"cannot {what}: the disk of the images took nothing for {hang_s:g} s;"
+                f"cannot {what}: nothing was read or written for {hang_s:g} s;"
                 " look for a disk or file system that hangs, then try again"
             )

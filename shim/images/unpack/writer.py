@@ -127,6 +127,7 @@ class LayerWriter:
 
     def _takes_after(self, path: bytes, described: set[int]) -> bool:
         """Tell whether an implied directory is to be like the one below; an entry may name it by a link."""
+        self._meter.move()
         if self._dirs.hides(path):
             return False
         try:

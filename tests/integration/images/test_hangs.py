@@ -21,7 +21,7 @@ from shim.kernel import mount
 
 pytestmark = [pytest.mark.root, pytest.mark.registry]
 
-HANGS = r"cannot (unpack|write|finish) layer sha256:.*the disk of the images took nothing for 2 s; look for"
+HANGS = r"cannot (unpack|write|finish) layer sha256:.*nothing was read or written for 2 s; look for"
 
 
 def workers() -> list[int]:
