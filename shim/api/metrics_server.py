@@ -60,8 +60,7 @@ class MetricsServer:
         """
         try:
             if isinstance(self._where, str):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._where)
+                # It removes a socket that a killed daemon has left, and nothing else that may lie there.
                 self._server = await asyncio.start_unix_server(self._serve, self._where)
                 os.chmod(self._where, _SOCKET_MODE)
             else:

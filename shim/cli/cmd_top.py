@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -49,6 +49,11 @@ class Meter:
             return float((now[1] - before[1]) / (now[0] - before[0]) * 100)
         return float(usage.usage_nano_cores.value / 1e7) if usage.HasField("usage_nano_cores") else None
 
+    def keep(self, ids: Container[str]) -> None:
+        """Forget all others."""
+        for id_ in [id_ for id_ in self._before if id_ not in ids]:
+            del self._before[id_]
+
 
 @click.command("top")
 @options.endpoint
@@ -83,6 +88,7 @@ def rows(daemon: client.Client, meter: Meter) -> list[Row]:
         for each in daemon.runtime.ListContainerStats(cri.ListContainerStatsRequest()).stats
     }
     containers = daemon.runtime.ListContainers(cri.ListContainersRequest()).containers
+    meter.keep({each.id for each in containers})
     return [_row(each, pods, stats.get(each.id), meter) for each in containers]
 
 

@@ -30,10 +30,16 @@ LOG_S: Final = 10.0  # how long an end waits for the log: its disk may hang
 def on_exit(node: Node, record: ExitRecord) -> None:
     """Take in an exit. Called in the event loop, as often as the supervisor tells of it: idempotent."""
     if node.records.is_known(record.id):
-        node.background.start(f"exit of {record.id}", take_in(node, record))
+        node.background.start(f"exit of {record.id}", _just_ended(node, record))
         return
     node.waiters.tell(record)
     node.background.start(f"forget {record.id}", node.supervisor.forget(record.id))
+
+
+async def _just_ended(node: Node, record: ExitRecord) -> None:
+    if node.records.has_container(record.id):
+        await _log_written(node, record.id)
+    await take_in(node, record)
 
 
 async def take_in(node: Node, record: ExitRecord) -> None:
@@ -90,7 +96,6 @@ async def _log_written(node: Node, id_: str) -> None:
 
 
 async def _container_ended(node: Node, record: ExitRecord) -> None:
-    await _log_written(node, record.id)
     status = await node.records.update_container(record.id, lambda status: ended(status, record))
     if status is not None:
         _tell(node, status, record)

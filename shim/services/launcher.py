@@ -46,6 +46,7 @@ from shim.supervisor.stdio import Stdio
 log = logging.getLogger(__name__)
 
 OUTPUT: Final = StreamOptions(stdout=True, stderr=True)
+_MOST_TOLD: Final = 256
 _HOST_SHM: Final = "/dev/shm"  # noqa: S108 - the node's own, for pods that share its ipc namespace
 _POD_FILES: Final = (host_files.HOSTS, host_files.HOSTNAME, host_files.RESOLV_CONF)
 
@@ -321,7 +322,8 @@ class Launcher:
 
     def _tell(self, what: str, text: str) -> None:
         level = logging.DEBUG if text in self._told else logging.WARNING
-        self._told.add(text)
+        if len(self._told) < _MOST_TOLD:  # some name a path
+            self._told.add(text)
         log.log(level, "%s: %s", what, text)
 
 

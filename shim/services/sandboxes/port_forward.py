@@ -107,7 +107,7 @@ class Dialer:
             return _of_this_network()
         loop = asyncio.get_running_loop()
         future = self._node.sockets.take(spec.id)
-        if future is None or (future.done() and future.exception() is not None):
+        if future is None or future.cancelled() or (future.done() and future.exception() is not None):
             future = self._ask(spec)
         loop.call_later(_REFILL_S, self._refill, spec)
         try:

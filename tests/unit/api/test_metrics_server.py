@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -30,6 +31,20 @@ async def ask(path: Path, data: bytes) -> bytes:
     writer.close()
     await writer.wait_closed()
     return answer
+
+
+async def test_a_socket_that_was_left_is_replaced_and_a_file_is_not(tmp_path: Path) -> None:
+    left, file = tmp_path / "left.sock", tmp_path / "file"
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(left))
+    made = MetricsServer(CollectorRegistry(), str(left))
+    await made.start()
+    assert b"200" in await ask(left, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    await made.stop()
+    file.write_text("kept")
+    with pytest.raises(FailedPrecondition, match=r"change metrics\.address"):
+        await MetricsServer(CollectorRegistry(), str(file)).start()
+    assert file.read_text() == "kept"
 
 
 @pytest.mark.parametrize(

@@ -44,3 +44,11 @@ def test_the_table_shows_what_is_known() -> None:
     assert "3 pods, 3 containers" in text
     assert [line.split()[:2] for line in text.splitlines()[2:5]] == [["d/b", "y"], ["d/a", "x"], ["d/c", "z"]]
     assert "50.0" in text
+
+
+def test_a_meter_forgets_what_is_gone() -> None:
+    meter = Meter()
+    for number in range(3):
+        meter.percent(f"c{number}", cri.CpuUsage(timestamp=1))
+    meter.keep({"c1"})
+    assert list(meter._before) == ["c1"]

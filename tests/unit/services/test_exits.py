@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from shim.errors import Unavailable
-from shim.model.container import ContainerState
+from shim.model.container import ContainerState, ExitRecord
 from shim.services import exits
 from shim.services.containers.create import create_container
 from shim.services.containers.start import start_container
@@ -32,6 +32,13 @@ async def test_an_end_is_told_once_the_log_is_written(bench: Any) -> None:
     assert container_status(bench.node, id_).state is ContainerState.RUNNING
     written.set()
     await bench.node.waiters.expect(id_)
+    assert container_status(bench.node, id_).state is ContainerState.EXITED
+
+
+async def test_a_daemon_that_starts_waits_for_no_log(bench: Any) -> None:
+    """The disk of the logs may hang."""
+    id_, bench.world.draining = await running(bench), asyncio.Event().wait
+    await exits.take_in(bench.node, ExitRecord(id_, 1000, 3, 0, 0, 10**18))
     assert container_status(bench.node, id_).state is ContainerState.EXITED
 
 
