@@ -7,7 +7,6 @@ import ctypes
 import errno
 import os
 import re
-import secrets
 import struct
 from collections.abc import Iterator
 from typing import Final
@@ -34,7 +33,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600, d
     """
     path = os.fspath(path)
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(4)}.tmp")
+    temporary = os.path.join(directory, f".{name}.{os.urandom(4).hex()}.tmp")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from typing import Final
 
 from shim.errors import KernelError
@@ -53,7 +52,7 @@ def _empty(root: int, fd: int, depth: int) -> bool:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=fd)
         elif depth >= _MAX_HELD:
-            os.rename(name, secrets.token_hex(8), src_dir_fd=fd, dst_dir_fd=root)
+            os.rename(name, os.urandom(8).hex(), src_dir_fd=fd, dst_dir_fd=root)
             moved = True
         else:
             child = os.open(name, _OPEN, dir_fd=fd)

@@ -21,7 +21,9 @@ from shim.supervisor.loop import READABLE, Loop
 from shim.supervisor.protocol import ChildInfo, Fork
 
 _ANNOUNCED: Final = ("pidfd", "tty")
-_REFILL_S: Final = 0.003  # after a start, not beside it: a fork makes what is announced meanwhile wait
+# After a start, not beside it: a fork makes what is announced, or executed, meanwhile wait.
+_REFILL_S: Final = 0.008
+_REFILL_SOON_S: Final = 0.003  # where the next start would have to wait for a fork
 _SPARES: Final = 3
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ class Forks:
 
     def _refill_later(self) -> None:
         if len(self._spares) < _SPARES and not self._pending:
-            self._loop.later("spares", _REFILL_S, self.refill)
+            self._loop.later("spares", _REFILL_S if self._spares else _REFILL_SOON_S, self.refill)
 
     def drop_spares(self) -> None:
         """Let the first stages end that nobody has asked for yet."""
@@ -158,10 +160,13 @@ class Forks:
         except (OSError, ValueError):
             data, fds = b"", []
         self._loop.unwatch(announce)
-        sock.close()
-        if not data:
-            self._over(announce)
-            return
+        with sock:  # it is closed last: the first stage waits for that
+            if data:
+                self._born(announce, data, fds)
+            else:
+                self._over(announce)
+
+    def _born(self, announce: int, data: bytes, fds: list[int]) -> None:
         pending = self._pending.pop(announce)
         request = pending.request
         self._refill_later()

@@ -6,10 +6,10 @@ first fork, since a child may import nothing. It ends only when it is told to, o
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import gc
+import getopt
 import logging
 import os
 import resource
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 SOCKET: Final = "supervisor.sock"
 LOGGER_SOCKET: Final = "logger.sock"
 LOCK: Final = "supervisor.lock"
+
+_OPTIONS: Final = ("state=", "resume=", "check")
 
 _ForLogger = protocol.Reopen | protocol.Drain | protocol.Attach | protocol.CloseStdin
 _NO_FDS: Final[Mapping[str, int]] = {}
@@ -280,19 +282,23 @@ def prepare(places: Places) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a supervisor; return the exit code: 75 where another one runs."""
-    parser = argparse.ArgumentParser(prog="shim.supervisor.main")
-    parser.add_argument("--state", required=True, help="state directory, such as /run/cri-shim")
-    parser.add_argument("--resume", type=int, default=-1, help="descriptor of an earlier program's state")
-    parser.add_argument("--check", action="store_true", help="only load that state, to prove that it can be")
-    options = parser.parse_args(arguments)
-    places = Places(options.state)
-    if options.check:
-        upgrade.check(options.resume)
+    """Run a supervisor; return the exit code: 75 where another one runs.
+
+    Args:
+        arguments: ``--state`` with the state directory; ``--resume`` with the descriptor of an earlier
+            program's state; ``--check`` only loads that, to prove that it can be.
+    """
+    # Not argparse: it brings modules and libraries whose pages each fork would have to copy.
+    given, _ = getopt.getopt(list(sys.argv[1:] if arguments is None else arguments), "", _OPTIONS)
+    options = dict(given)
+    places = Places(options["--state"])
+    state_fd = int(options.get("--resume", "-1"))
+    if "--check" in options:
+        upgrade.check(state_fd)
         return 0
     supervisor = Supervisor(places)
-    if options.resume >= 0:
-        upgrade.resume(supervisor, options.resume)
+    if state_fd >= 0:
+        upgrade.resume(supervisor, state_fd)
         programs.settle("cri-shim-superv")
     else:
         try:
