@@ -130,9 +130,6 @@ def _second_stage(plan: Plan, context: Context) -> None:
         up = [pidfd] if context.tty_master is None else [pidfd, context.tty_master]
         with socket.socket(fileno=context.fds["announce"]) as sock:
             unix.send_message(sock, ANNOUNCEMENT.pack(pid), up)
-            # To take an interpreter's memory down needs longer than all that the supervisor does with this:
-            # its turn is first, also where both share a processor. It closes its end, and so does its end.
-            sock.recv(1)
         return
     try:
         process.set_dumpable(False)

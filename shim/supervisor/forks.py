@@ -160,13 +160,10 @@ class Forks:
         except (OSError, ValueError):
             data, fds = b"", []
         self._loop.unwatch(announce)
-        with sock:  # it is closed last: the first stage waits for that
-            if data:
-                self._born(announce, data, fds)
-            else:
-                self._over(announce)
-
-    def _born(self, announce: int, data: bytes, fds: list[int]) -> None:
+        sock.close()
+        if not data:
+            self._over(announce)
+            return
         pending = self._pending.pop(announce)
         request = pending.request
         self._refill_later()
