@@ -142,17 +142,28 @@ def _pulls(counters: Counters) -> Iterator[Metric]:
     for kind, count in sorted(counters.failed.items()):
         pulls.add_metric((kind,), count)
     yield pulls
-    yield CounterMetricFamily(
-        "cri_shim_pulls_joined", "Callers who found their pull under way.", value=counters.joined
-    )
-    yield CounterMetricFamily(
-        "cri_shim_pull_seconds", "What pulls took that ended well.", value=counters.seconds
-    )
+    for name, text, value in (
+        ("pulls_joined", "Callers who found their pull under way.", counters.joined),
+        ("pulls_unchanged", "Pulls whose image was here already.", counters.unchanged),
+        ("pull_layers", "Layers that were fetched.", counters.layers_fetched),
+        ("pull_seconds", "What pulls took that ended well.", counters.seconds),
+    ):
+        yield CounterMetricFamily(f"cri_shim_{name}", text, value=value)
+    yield from _hosts(counters)
+
+
+def _hosts(counters: Counters) -> Iterator[Metric]:
     fetched = CounterMetricFamily("cri_shim_pull_bytes", "Bytes from registries.", labels=("host",))
     waited = CounterMetricFamily(
         "cri_shim_registry_wait_seconds", "From requests to the heads of answers.", labels=("host",)
     )
     asked = CounterMetricFamily("cri_shim_registry_requests", "Requests to registries.", labels=("host",))
+    again = CounterMetricFamily(
+        "cri_shim_registry_retries", "Requests sent again after a failure.", labels=("host",)
+    )
+    resumed = CounterMetricFamily(
+        "cri_shim_registry_resumed", "Retries that asked for the rest of a blob.", labels=("host",)
+    )
     failed = CounterMetricFamily(
         "cri_shim_registry_failures", "Requests that failed.", labels=("host", "kind")
     )
@@ -160,9 +171,11 @@ def _pulls(counters: Counters) -> Iterator[Metric]:
         fetched.add_metric((name,), host.fetched_bytes)
         waited.add_metric((name,), host.wait_seconds)
         asked.add_metric((name,), host.requests)
+        again.add_metric((name,), host.retries)
+        resumed.add_metric((name,), host.resumed)
         for kind, count in sorted(host.failures.items()):
             failed.add_metric((name, kind), count)
-    yield from (fetched, waited, asked, failed)
+    yield from (fetched, waited, asked, again, resumed, failed)
 
 
 def _gauge(name: str, text: str, values: Tally[str]) -> GaugeMetricFamily:

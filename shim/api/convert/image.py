@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from shim._proto import api_pb2 as cri
-from shim.api.convert import check
 from shim.model import image
 
 MAX_ID: Final = 2**32 - 2
@@ -31,15 +30,6 @@ def encode_image_spec(value: image.ImageSpec) -> cri.ImageSpec:
         runtime_handler=value.runtime_handler,
         image_ref=value.image_ref,
     )
-
-
-def decode_image_name(message: cri.ImageSpec, field: str = "image.image") -> str:
-    """Return the name of an image that a request must give.
-
-    Raises:
-        InvalidArgument: there is none.
-    """
-    return check.given(message.image, field)
 
 
 def decode_auth(message: cri.AuthConfig) -> image.Auth:

@@ -84,13 +84,18 @@ def test_pulls_are_told_by_host_and_failure() -> None:
     node: Any = Nothing()
     metrics = Metrics(node)
     host = node.counters.host("registry.example:5000")
-    host.fetched_bytes, host.requests = 1000, 3
+    host.fetched_bytes, host.requests, host.retries, host.resumed = 1000, 3, 2, 1
+    node.counters.unchanged, node.counters.layers_fetched = 5, 6
     host.failures["timeout"] += 2
     node.counters.succeeded = 4
     node.counters.failed["NotFound"] += 1
     assert value(metrics, "cri_shim_pulls_total", result="OK") == 4
     assert value(metrics, "cri_shim_pulls_total", result="NotFound") == 1
     assert value(metrics, "cri_shim_pull_bytes_total", host="registry.example:5000") == 1000
+    for name, told in (("retries", 2), ("resumed", 1)):
+        assert value(metrics, f"cri_shim_registry_{name}_total", host="registry.example:5000") == told
+    assert value(metrics, "cri_shim_pulls_unchanged_total") == 5
+    assert value(metrics, "cri_shim_pull_layers_total") == 6
     failed = {"host": "registry.example:5000", "kind": "timeout"}
     assert value(metrics, "cri_shim_registry_failures_total", **failed) == 2
     assert value(metrics, "cri_shim_supervisor_losses_total") == 2
