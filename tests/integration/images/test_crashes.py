@@ -282,3 +282,20 @@ def damage(root: Path, images: list[Any]) -> None:
     (root / "catalog" / f"{images[0].id[7:]}.json").write_bytes(b'{"version": 99}')
     (root / "layers" / images[1].chain_ids[0][7:] / "layer.json").write_bytes(b"{")
     (root / "blobs/sha256" / images[2].id[7:]).write_bytes(b"other")
+
+
+async def test_a_layer_that_cannot_be_taken_out_stays_for_the_next_pull(
+    registry: Any, open_store: Any, tools: Any, tmp_path: Path
+) -> None:
+    root, name = tmp_path / "images", registry.push("crash/stays", "v1", tools.image(tools.tar(("f", b"1"))))
+    async with open_store(root) as store:
+        image = await store.pull(name, None)
+        (root / "trash").rename(root / "elsewhere")
+        await store.remove(image.id)
+        assert store.list() == []
+        assert os.listdir(root / "layers") != []
+        (root / "elsewhere").rename(root / "trash")
+        again = await store.pull(name, None)
+        assert store.read_file(again, "/f") == b"1"
+        await store.remove(again.id)
+        assert tools.leftovers(root) == []
