@@ -100,7 +100,7 @@ RECOVERABLE: dict[str, Spoil] = {
         "/manifests/",
         lambda _, a: change(a, headers={**a.headers, "content-type": f"{a.headers['content-type']}; x=1"}),
     ),
-    "a slow trickle": only("/blobs/", lambda _, a: change(a, piece=400_000, pause_s=0.2)),
+    "a slow trickle": only("/blobs/", lambda _, a: change(a, piece=400_000, pause_s=0.4)),
 }
 
 
@@ -113,8 +113,9 @@ async def test_what_passes_is_recovered_from(
 ) -> None:
     gateway.ranges = ranges
     gateway.spoil = RECOVERABLE[case]
-    # The trickle takes a second in all: only a stall times out.
-    async with open_store(tmp_path / "images", stall_timeout_s=0.5) as store:
+    # The trickle takes two seconds in all: only a stall times out.
+    limits = {"stall_timeout_s": 1.5} if "trickle" in case else {}
+    async with open_store(tmp_path / "images", **limits) as store:
         await check_whole(store, name, pushed)
 
 
@@ -139,7 +140,7 @@ async def test_a_stall_is_waited_out_once_and_the_rest_asked_for(
 ) -> None:
     release = threading.Event()
     gateway.spoil = only(pushed.layers[0], first(1, lambda _, a: change(a, hang=500_000, release=release)))
-    async with open_store(tmp_path / "images", stall_timeout_s=0.4) as store:
+    async with open_store(tmp_path / "images", stall_timeout_s=2.0) as store:
         await check_whole(store, name, pushed)
         assert store.counters.hosts[gateway.host].failures == {"silent": 1}
     release.set()
@@ -327,7 +328,7 @@ async def test_a_dead_mirror_costs_its_time_out_once(
 ) -> None:
     directory = certs / registry.host
     directory.mkdir()
-    limit_s = 60 if patience else 0.3
+    limit_s = 60 if patience else 1.0
     with black_hole() as dead:
         (directory / "hosts.toml").write_text(f'[host."http://{dead}"]\n{patience}\n')
         async with open_store(tmp_path / "images", connect_timeout_s=limit_s) as store:
@@ -378,8 +379,13 @@ async def test_the_node_s_limit_holds_over_all_pulls(
 
 
 async def test_how_far_a_pull_is_can_be_asked(
-    gateway: Gateway, store: ImageStore, pushed: Any, name: str
+    gateway: Gateway, open_store: Any, tmp_path: Path, pushed: Any, name: str
 ) -> None:
+    async with open_store(tmp_path / "images", stall_timeout_s=60) as store:
+        await check_how_far(gateway, store, pushed, name)
+
+
+async def check_how_far(gateway: Gateway, store: ImageStore, pushed: Any, name: str) -> None:
     release, size = threading.Event(), len(pushed.blobs[pushed.layers[0]])
     gateway.spoil = only(pushed.layers[0], lambda _, a: change(a, hang=500_000, release=release))
     pulls = [asyncio.ensure_future(store.pull(name, None)) for _ in range(2)]

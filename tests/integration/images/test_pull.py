@@ -290,7 +290,7 @@ async def test_a_restart_finds_everything_again(
 
 
 async def test_who_shares_a_layer_gets_those_below_it_when_its_first_caller_leaves(
-    store: ImageStore, tools: Any, tmp_path: Path
+    open_store: Any, tools: Any, tmp_path: Path
 ) -> None:
     """The upper layer waits for the lower one, whose caller leaves: another one needs both still."""
     release, site = threading.Event(), Fake()
@@ -300,24 +300,25 @@ async def test_who_shares_a_layer_gets_those_below_it_when_its_first_caller_leav
         site.offer(built, tag=f"v{number}")
     slow = images[0].layers[0]
     site.answers[f"/blobs/{slow}"] = Answer(body=images[0].blobs[slow], hang=10, release=release)
-    with running(site):
-        first = asyncio.ensure_future(store.pull(f"{site.host}/a/b:v0", None))
-        while not list((tmp_path / "images/ingest").glob("*/layer.json")):
-            assert not first.done(), first
-            await asyncio.sleep(0.01)
-        second = asyncio.ensure_future(store.pull(f"{site.host}/a/b:v1", None))
-        while callers(store) != [2, 2]:
-            assert not first.done(), first
-            await asyncio.sleep(0.01)
-        first.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await first
-        site.answers[f"/blobs/{slow}"] = Answer(body=images[0].blobs[slow])
-        release.set()
-        image = await second
-    assert image.id == images[1].id
-    assert store.read_file(image, "/d/f") == b"1"
-    assert [found.problems async for found in store.verify([])] == [(), ()]
+    async with open_store(tmp_path / "images", stall_timeout_s=60) as store:
+        with running(site):
+            first = asyncio.ensure_future(store.pull(f"{site.host}/a/b:v0", None))
+            while not list((tmp_path / "images/ingest").glob("*/layer.json")):
+                assert not first.done(), first
+                await asyncio.sleep(0.01)
+            second = asyncio.ensure_future(store.pull(f"{site.host}/a/b:v1", None))
+            while callers(store) != [2, 2]:
+                assert not first.done(), first
+                await asyncio.sleep(0.01)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            site.answers[f"/blobs/{slow}"] = Answer(body=images[0].blobs[slow])
+            release.set()
+            image = await second
+        assert image.id == images[1].id
+        assert store.read_file(image, "/d/f") == b"1"
+        assert [found.problems async for found in store.verify([])] == [(), ()]
 
 
 def callers(store: ImageStore) -> list[int]:
