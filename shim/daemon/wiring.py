@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 from shim.cgroups import hierarchy, select
 from shim.daemon.config import Config
@@ -42,6 +43,8 @@ from shim.supervisor import exit_records
 from shim.supervisor.client import SupervisorClient
 
 log = logging.getLogger(__name__)
+
+_MIN_HANG_S: Final = 30  # the journal of a slow disk may hold up whoever writes for that long
 
 
 @asynccontextmanager
@@ -175,7 +178,7 @@ def _image_settings(config: Config) -> image_settings.Settings:
         max_downloads=registry.max_downloads,
         connect_timeout_s=registry.connect_timeout_s,
         stall_timeout_s=registry.stall_timeout_s,
-        hang_timeout_s=registry.stall_timeout_s,
+        hang_timeout_s=max(registry.stall_timeout_s, _MIN_HANG_S),
         pinned=config.image.pinned,
         watch_dir=config.image.watch_dir,
         max_layer_bytes=config.image.max_layer_bytes,
