@@ -57,6 +57,7 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
     async with AsyncExitStack() as stack:
         pools = Pools()
         records = _records(layout, pools)
+        await pools.plans.run(selinux.label_layers, layout.images, config.selinux.enabled)
         images = ImageStore(layout.images, _image_settings(config), layout.quarantine)
         await images.start()
         stack.push_async_callback(images.close)
@@ -79,7 +80,6 @@ async def open_node(config: Config, layout: Layout) -> AsyncIterator[Node]:
             lambda sandbox_id: [view.spec for view in records.containers_of(sandbox_id)],
         )
         await pools.plans.run(launcher.prepare)
-        await pools.plans.run(selinux.policy, config.selinux.enabled)
         await pools.plans.run(apparmor.load_default, layout.state)
         node = Node(
             settings=settings,

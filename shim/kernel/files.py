@@ -14,6 +14,8 @@ from typing import Final
 from shim.errors import KernelError
 from shim.kernel import libc
 
+SELINUX: Final = "security.selinux"  # the attribute of a file's label
+
 _STATFS_BYTES: Final = 256
 _F_TYPE: Final = struct.Struct("@l")
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # as write_atomic names them
@@ -136,7 +138,10 @@ def fd_path(dir_fd: int, name: str | bytes = b"") -> bytes:
 
 
 def list_xattrs(path: str | bytes | int, *, follow_symlinks: bool = False) -> Iterator[tuple[str, bytes]]:
-    """Yield each extended attribute and its value; nothing where the file system has none."""
+    """Yield each extended attribute and its value; nothing where the file system has none.
+
+    The label of SELinux is none of them: it says where a file lies, and does not go with its content.
+    """
     follow = follow_symlinks or isinstance(path, int)
     try:
         names = os.listxattr(path, follow_symlinks=follow)
@@ -145,6 +150,8 @@ def list_xattrs(path: str | bytes | int, *, follow_symlinks: bool = False) -> It
             return
         raise KernelError("listxattr", error.errno or errno.EIO, _text(path)) from error
     for name in names:
+        if name == SELINUX:
+            continue
         yield name, os.getxattr(path, name, follow_symlinks=follow)
 
 

@@ -11,7 +11,8 @@ from shim.errors import InvalidArgument, KernelError
 from shim.images.unpack import tar
 from shim.kernel import files
 
-_NEVER: Final = (b"trusted.overlay.", b"user.overlay.")  # an image must not steer overlayfs
+# An image must not steer overlayfs, nor how this node labels files.
+_NEVER: Final = (b"trusted.overlay.", b"user.overlay.", files.SELINUX.encode())
 _MAY_FAIL: Final = (errno.ENOTSUP, errno.EPERM, errno.EINVAL)
 MUST_HAVE: Final = b"security.capability"
 _MIN_TIME_NS: Final = -(1 << 31) * 1_000_000_000
@@ -61,7 +62,7 @@ def place(raw: bytes, aliases: Mapping[bytes, bytes]) -> bytes:
 
 
 def is_kept(name: bytes) -> bool:
-    """Tell whether an extended attribute of an archive goes to the disk: none that steers overlayfs does."""
+    """Tell whether an extended attribute of an archive goes to the disk: none of overlayfs, SELinux does."""
     return not name.startswith(_NEVER) and b"\0" not in name
 
 

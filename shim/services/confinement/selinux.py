@@ -13,11 +13,12 @@ import errno
 import os
 import random
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from shim.errors import FailedPrecondition, InvalidArgument, KernelError
+from shim.kernel import files
 from shim.model.security import SELinuxOption
 
 MODES: Final = ("auto", "on", "off")
@@ -106,15 +107,38 @@ def policy(mode: str, root: str = "/") -> Labels | None:
     if not os.path.exists(os.path.join(root, FILESYSTEM, "enforce")):
         _refuse_if_on(mode, "SELinux is not in this kernel, or switched off")
         return None
-    config = dict(_settings(_read(os.path.join(root, CONFIG))))
-    directory = config.get("SELINUXTYPE", "targeted")
-    file = os.path.join(root, "etc/selinux", directory, CONTEXTS)
-    contexts = dict(_settings(_read(file)))
+    file, contexts = _contexts(root)
     try:
         return Labels(parse(contexts["process"]), parse(contexts["file"]))
     except (KeyError, InvalidArgument):
         _refuse_if_on(mode, f"the SELinux policy has no labels for containers in {file}")
         return None
+
+
+def label_layers(directory: str, mode: str, root: str = "/") -> None:
+    """Give the directory of layers the label of what containers may read and run. Blocking.
+
+    The mount of a container's root has a label of its own, but where a program is mapped the kernel asks for
+    that of the file below too. A new file has the type of its directory, so this is done once: the directory
+    comes last.
+
+    Args:
+        directory: of all layers; made if it is missing.
+        mode: as for policy().
+        root: of the node.
+
+    Raises:
+        KernelError: it cannot be labelled.
+    """
+    if policy(mode, root) is None or not (label := _contexts(root)[1].get("ro_file")):
+        return
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    with contextlib.suppress(OSError):
+        if os.getxattr(directory, files.SELINUX).rstrip(b"\0") == label.encode():
+            return
+    for name in os.listdir(directory):
+        relabel(os.path.join(directory, name), label)
+    label_one(directory, label)
 
 
 def plan(base: Labels, options: SELinuxOption | None, level: str = "", *, privileged: bool = False) -> Labels:
@@ -187,25 +211,47 @@ def relabel(path: str, label: str) -> None:
     if os.path.normpath(path) in _NEVER_RELABELLED or os.path.realpath(path) in _NEVER_RELABELLED:
         raise InvalidArgument(f"{path} is not relabelled for SELinux: the node itself needs it as it is")
     value = label.encode() + b"\0"
-    try:
+    with _labelling(path):
         _set(os.path.realpath(path), value)
         for _, directories, names, fd in os.fwalk(path):
             for name in (*directories, *names):
                 with contextlib.suppress(FileNotFoundError):
                     _set(f"/proc/self/fd/{fd}/{name}", value)
+
+
+def label_one(path: str, label: str) -> None:
+    """Give a file or directory of our own a label; what is made in it later gets its type. Blocking.
+
+    Raises:
+        KernelError: it cannot be done.
+    """
+    with _labelling(path):
+        _set(path, label.encode() + b"\0")
+
+
+@contextlib.contextmanager
+def _labelling(path: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        if error.errno == errno.ENOTSUP:  # the file system has labels of its own, or none
-            return
-        raise KernelError("setxattr", error.errno or errno.EIO, path) from None
+        if error.errno != errno.ENOTSUP:  # the file system has labels of its own, or none
+            raise KernelError("setxattr", error.errno or errno.EIO, path) from None
 
 
 def _set(path: str, value: bytes) -> None:
-    os.setxattr(path, "security.selinux", value, follow_symlinks=False)
+    os.setxattr(path, files.SELINUX, value, follow_symlinks=False)
 
 
 def _refuse_if_on(mode: str, why: str) -> None:
     if mode == "on":
         raise FailedPrecondition(f"selinux.enabled is on, but {why}")
+
+
+def _contexts(root: str) -> tuple[str, dict[str, str]]:
+    """Return the policy's file of labels for containers, and what it says."""
+    config = dict(_settings(_read(os.path.join(root, CONFIG))))
+    file = os.path.join(root, "etc/selinux", config.get("SELINUXTYPE", "targeted"), CONTEXTS)
+    return file, dict(_settings(_read(file)))
 
 
 def _settings(text: str) -> list[tuple[str, str]]:

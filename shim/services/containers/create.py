@@ -23,6 +23,7 @@ from shim.runtime import container_parts
 from shim.services import host_devices, host_files
 from shim.services.cdi import names
 from shim.services.cdi import resolve as cdi
+from shim.services.confinement import selinux
 from shim.services.confinement.resolve import resolve
 from shim.services.containers import identity, process, signals, volumes
 from shim.services.node import Node
@@ -175,6 +176,9 @@ def _prepare(node: Node, spec: ContainerSpec, image: Image, mounted: Sequence[Im
         ImageVolume(path, snapshots.volume(spec.id, number))
         for number, path in enumerate(volumes.declared(spec.config, image))
     )
+    if spec.confinement is not None and spec.confinement.mount_label:
+        for each in own:
+            selinux.label_one(each.directory, spec.confinement.mount_label)
     return dataclasses.replace(spec, rootfs=rootfs, image_trees=trees, image_volumes=own)
 
 

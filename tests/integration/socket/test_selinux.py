@@ -190,3 +190,23 @@ def test_where_it_is_enforced_output_and_terminals_are_as_ever(daemon: Any) -> N
         assert daemon.wait(id_).exit_code == 3
         said = [line.strip() for line in daemon.output(id_)]
         assert sorted(said) == sorted(["out", "err", *(["terminal"] if terminal else [])])
+
+
+@needs
+@pytest.mark.usefixtures("enforced")
+def test_where_it_is_enforced_volumes_of_images_are_the_containers(daemon: Any) -> None:
+    entries = (("d", {"type": b"5", "mode": 0o755}, b""), ("d/f", {"mode": 0o644}, b"text\n"))
+    busybox = (("bin/busybox", {"mode": 0o755}, Path("/bin/busybox").read_bytes()),)
+    links = tuple(
+        (f"bin/{name}", {"type": b"2", "linkname": "busybox"}, b"") for name in ("sh", "cat", "sleep")
+    )
+    layer = daemon.tar(*entries, *busybox, *links)
+    image = daemon.load("example.com/test/declares:1", {"Env": ["PATH=/bin"], "Volumes": {"/d": {}}}, layer)
+    config = container(daemon)
+    config.image.image = image
+    config.mounts.add(container_path="/i", image=cri.ImageSpec(image=image), readonly=True)
+    id_ = daemon.run(daemon.run_pod(), config=config)
+    assert told(daemon, id_, "cat /d/f /i/d/f && echo 1 >/d/new && echo 2 >>/d/f && /i/bin/cat /d/new") == (
+        0,
+        "text\ntext\n1\n",
+    )

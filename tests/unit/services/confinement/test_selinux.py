@@ -21,6 +21,7 @@ CONTEXTS = """# comment
 process = "system_u:system_r:container_t:s0"
 content = "system_u:object_r:virt_var_lib_t:s0"
 file = "system_u:object_r:container_file_t:s0"
+ro_file = "system_u:object_r:container_ro_file_t:s0"
 """
 
 
@@ -174,3 +175,31 @@ def test_a_tree_is_relabelled_and_links_are_not_followed(tmp_path: Path) -> None
     assert found == str(FILE).encode() + b"\0"
     with pytest.raises(OSError, match="No data"):
         os.getxattr(outside, "security.selinux")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="writes security attributes")
+def test_layers_are_labelled_once_and_only_where_selinux_is(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    selinux.label_layers(str(images), "auto", str(tmp_path))
+    assert not images.exists()
+    root = node(tmp_path)
+    (images / "layers/one").mkdir(parents=True)
+    selinux.label_layers(str(images), "off", root)
+    assert os.listxattr(images) == []
+    try:
+        selinux.label_layers(str(images), "auto", root)
+        labels = [os.getxattr(path, "security.selinux") for path in (images, images / "layers/one")]
+    except OSError:
+        pytest.skip("this file system has no security attributes")
+    assert labels == [b"system_u:object_r:container_ro_file_t:s0\0"] * 2
+    os.setxattr(images / "layers/one", "security.selinux", b"a:b:other_t\0")
+    selinux.label_layers(str(images), "auto", root)
+    assert os.getxattr(images / "layers/one", "security.selinux") == b"a:b:other_t\0"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="writes security attributes")
+def test_a_policy_that_names_no_label_for_layers_leaves_them(tmp_path: Path) -> None:
+    root = node(tmp_path, CONTEXTS.replace("ro_file =", "other ="))
+    (tmp_path / "images").mkdir()
+    selinux.label_layers(str(tmp_path / "images"), "auto", root)
+    assert os.listxattr(tmp_path / "images") == []
