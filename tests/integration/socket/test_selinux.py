@@ -147,9 +147,9 @@ def test_where_it_is_enforced_a_container_has_its_own_and_nothing_of_the_node(da
             container_path=f"/{name}", host_path=str(daemon.scratch / name), selinux_relabel=name == "own"
         )
     id_ = daemon.run(pod, config=asked)
-    assert ":container_t:" in label(daemon, id_)
+    assert ":container_t:" in daemon.exec(id_, "cat", "/proc/self/attr/current")
     script = "cat /own/file && echo 1 >/own/new && echo 2 >/new && echo 3 >>/etc/hosts"
-    assert told(daemon, id_, f"{script} && echo 4 >/dev/shm/new && ls /sys /proc/sys >/dev/null") == (
+    assert told(daemon, id_, f"{script} && echo 4 >/dev/shm/new && ls /sys/class >/dev/null") == (
         0,
         "own",
     )
