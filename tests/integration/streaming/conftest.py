@@ -21,6 +21,7 @@ import pytest
 from shim.errors import ExecFailed, NotFound, ShimError, Unavailable
 from shim.model.streams import StreamOptions
 from shim.streaming.server import Settings, StreamingServer
+from tests.integration.streaming.clients import PATIENCE_S
 
 
 class Program:
@@ -188,7 +189,7 @@ def new(fds: dict[int, str], tasks: set[Any]) -> list[Any]:
     return [*more, *(asyncio.all_tasks() - tasks)]
 
 
-async def settled(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+async def settled(condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> None:
     """Wait until something is true."""
     async with asyncio.timeout(timeout_s):
         while not condition():
@@ -217,7 +218,7 @@ async def start_server(programs: Programs) -> AsyncIterator[Callable[..., Any]]:
     gc.collect()
     tasks.add(asyncio.current_task())
     with suppress(TimeoutError):
-        await settled(lambda: not new(before, tasks))
+        await settled(lambda: not new(before, tasks), 10)
     assert new(before, tasks) == []
 
 

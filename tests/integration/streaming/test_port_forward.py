@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from shim.streaming import inbox
 from shim.streaming.limits import Limits
 from shim.streaming.server import Settings, StreamingServer
 from tests.integration.streaming.clients import (
+    PATIENCE_S,
     Refused,
     SpdyClient,
     Stream,
@@ -44,11 +45,12 @@ async def pair(client: SpdyClient, port: int, request: int | None = 0) -> tuple[
     return error, await client.open(streamType="data", **headers)
 
 
-def free_port() -> int:
+@pytest.fixture
+def refused_port() -> Iterator[int]:
+    """A port that refuses connections: nobody listens, and nobody else can get it meanwhile."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+        yield sock.getsockname()[1]
 
 
 @pytest.mark.parametrize("transport", ["spdy", "tunnel"])
@@ -95,13 +97,12 @@ async def test_streams_without_a_request_number_belong_together(
 
 @pytest.mark.parametrize("transport", ["spdy", "tunnel"])
 async def test_a_refused_port_is_told_on_its_error_stream_alone(
-    server: StreamingServer, echo_port: int, transport: str
+    server: StreamingServer, echo_port: int, refused_port: int, transport: str
 ) -> None:
     client = await connect(server, transport)
     _, good = await pair(client, echo_port, 1)
-    port = free_port()
-    error, data = await pair(client, port, 2)
-    assert f"port {port}: connection refused".encode() in await error.read_all()
+    error, data = await pair(client, refused_port, 2)
+    assert f"port {refused_port}: connection refused".encode() in await error.read_all()
     assert await data.read_all() == b""
     await good.write(b"still")
     assert await good.read_until(b"still")
@@ -212,13 +213,15 @@ async def test_half_a_pair_is_given_up(start_server: Callable[..., Any]) -> None
     await client.close()
 
 
-async def test_channels_of_a_websocket_begin_with_their_port(server: StreamingServer, echo_port: int) -> None:
-    refused = free_port()
-    client = await websocket_client(server.port_forward_url("s", (echo_port, refused)), "v4.channel.k8s.io")
-    prefix = {n: port.to_bytes(2, "little") for n, port in ((0, echo_port), (2, refused))}
+async def test_channels_of_a_websocket_begin_with_their_port(
+    server: StreamingServer, echo_port: int, refused_port: int
+) -> None:
+    url = server.port_forward_url("s", (echo_port, refused_port))
+    client = await websocket_client(url, "v4.channel.k8s.io")
+    prefix = {n: port.to_bytes(2, "little") for n, port in ((0, echo_port), (2, refused_port))}
     await client.send(b"\0hello")
     seen: dict[int, bytes] = {}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while b"hello" not in seen.get(0, b"") or b"refused" not in seen.get(3, b""):
             message = await client.receive()
             assert isinstance(message, bytes)
@@ -261,7 +264,7 @@ async def test_a_slow_connection_hinders_none_of_another_client(
     flood = asyncio.ensure_future(blocked.write(bytes(32 << 20)))
     await asyncio.sleep(0.2)
     _, data = await pair(fast, echo_port)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         await data.write(b"x" * 100_000)
         await data.finish()
         assert len(await data.read_all()) == 100_000
@@ -274,31 +277,31 @@ async def test_a_slow_connection_hinders_none_of_another_client(
 
 @pytest.mark.parametrize("transport", ["spdy", "tunnel"])
 async def test_what_is_sent_to_a_connection_that_is_over_holds_up_none(
-    server: StreamingServer, echo_port: int, transport: str
+    server: StreamingServer, echo_port: int, refused_port: int, transport: str
 ) -> None:
     client = await connect(server, transport)
     _, other = await pair(client, echo_port, 1)
-    error, refused = await pair(client, free_port(), 2)
+    error, refused = await pair(client, refused_port, 2)
     assert b"refused" in await error.read_all()
     with suppress(KeyError):
-        await asyncio.wait_for(_flood(refused), 20)
+        await asyncio.wait_for(_flood(refused), PATIENCE_S)
     await other.write(b"still here")
     assert await other.read_until(b"still here")
     await client.close()
 
 
 async def test_what_is_sent_to_a_port_that_is_over_holds_up_no_other_of_a_websocket(
-    server: StreamingServer, echo_port: int
+    server: StreamingServer, echo_port: int, refused_port: int
 ) -> None:
-    url = server.port_forward_url("s", (echo_port, free_port()))
+    url = server.port_forward_url("s", (echo_port, refused_port))
     client = await websocket_client(url, "v4.channel.k8s.io")
     received = b""
     while b"refused" not in received:
         received = await client.receive()  # type: ignore[assignment]
     for _ in range(FLOOD // 32768):
-        await asyncio.wait_for(client.send(b"\2" + bytes(32768)), 20)
+        await asyncio.wait_for(client.send(b"\2" + bytes(32768)), PATIENCE_S)
     await client.send(b"\0still here")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while b"still here" not in received:
             received = await client.receive()  # type: ignore[assignment]
     await client.close()
@@ -316,7 +319,7 @@ async def test_a_connection_that_stands_still_holds_up_others_for_a_while_only(
     _, other = await pair(client, echo_port, 1)
     error, blocked = await pair(client, stuck.getsockname()[1], 2)
     flood = asyncio.ensure_future(_flood(blocked))
-    await settled(lambda: blocked.broken, 20)
+    await settled(lambda: blocked.broken)
     with suppress(KeyError):  # its stream is gone
         await flood
     await other.write(b"still here")

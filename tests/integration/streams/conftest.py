@@ -35,6 +35,7 @@ from shim.services.sandboxes.run import run_pod_sandbox
 from shim.services.sandboxes.stop import stop_pod_sandbox
 from shim.services.streams import NodeStreams
 from shim.store.layout import Layout
+from shim.supervisor import forks
 
 
 def _socket_tests() -> Any:
@@ -192,10 +193,18 @@ class Bed:
         ]
 
     def helpers(self) -> dict[str, int]:
-        alike = self.daemon.pids_of("shim.supervisor.main")  # its forks that wait for work, too
-        (supervisor,) = (pid for pid in alike if parent_of(pid) not in alike)
+        alike = self.alike()
+        (supervisor,) = (pid for pid, parent in alike.items() if parent not in alike)
         (logger,) = self.daemon.pids_of("shim.supervisor.logger")
         return {"supervisor": supervisor, "logger": logger}
+
+    def alike(self) -> dict[int, int]:
+        """Return the supervisor and its forks that wait for work, with the parent of each."""
+        found = {}
+        for pid in self.daemon.pids_of("shim.supervisor.main"):
+            with contextlib.suppress(OSError):  # it has ended just now
+                found[pid] = parent_of(pid)
+        return found
 
     def descriptors(self) -> dict[str, list[str]]:
         """What each process has open."""
@@ -236,6 +245,7 @@ class Bed:
     async def quiet(self) -> None:
         """Wait until no exec is left, and the supervisor has its spare processes again."""
         await self.until(lambda: not self.exec_cgroups())
+        await self.until(lambda: len(self.alike()) == 1 + forks._SPARES)
         await asyncio.sleep(0.1)
 
 

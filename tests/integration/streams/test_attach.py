@@ -115,7 +115,8 @@ async def test_a_terminal(bed: Any, io: Any) -> None:
             await io.read(each.stdout, lambda data: b"41 101" in data)
         assert await io.read(second.stderr) == b""
         await second.close()
-        await io.write(first.stdin, b"sleep 1000\n")
+        await io.write(first.stdin, b"echo be''gun; sleep 1000\n")
+        await io.read(first.stdout, lambda data: b"begun" in data)
         await asyncio.sleep(0.3)
         await io.write(first.stdin, b"\x03echo inter''rupted\n")
         await io.read(first.stdout, lambda data: b"interrupted" in data)
@@ -179,10 +180,11 @@ async def test_much_output_at_the_end_comes_through(bed: Any, io: Any) -> None:
 async def test_attach_after_the_death_of_helpers(bed: Any, io: Any, victims: tuple[str, ...]) -> None:
     id_ = await bed.running(ECHO, stdin=True)
     before = await bed.streams.attach(id_, ALL)
-    pids = bed.helpers()
+    pids, losses = bed.helpers(), bed.node.supervisor.losses
     for victim in victims:
         os.kill(pids[victim], signal.SIGKILL)
-    await asyncio.sleep(0.5)
+    if "supervisor" in victims:
+        await bed.until(lambda: bed.node.supervisor.losses > losses and bed.node.supervisor.connected)
     client = await bed.streams.attach(id_, ALL)
     await io.write(client.stdin, b"on\n")
     assert await io.read(client.stdout, lambda data: b"\n" in data) == b"out on\n"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import time
 from typing import Any
 
 import pytest
 
 from shim.errors import ExecFailed, FailedPrecondition, InvalidArgument, NotFound
 from shim.model.streams import StreamOptions
+from shim.services.containers import exec as exec_
 from shim.services.containers.exec_sync import exec_sync
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module")]
@@ -77,7 +77,8 @@ async def test_a_terminal(bed: Any, io: Any) -> None:
 
 async def test_resize_before_the_first_byte_is_seen_by_the_program(bed: Any, io: Any) -> None:
     id_ = await bed.running()
-    session = await bed.streams.exec(id_, ("sh", "-c", "usleep 300000; busybox stty size"), TTY)
+    script = "while busybox stty size | busybox grep -q '^0 0'; do usleep 10000; done; busybox stty size"
+    session = await bed.streams.exec(id_, ("sh", "-c", script), TTY)
     session.resize(91, 33)
     assert await io.read(session.stdout) == b"33 91\r\n"
     await session.close()
@@ -153,7 +154,8 @@ async def test_what_cannot_be_run_is_an_error(bed: Any, options: StreamOptions) 
         assert denied.value.exit_code == 126
 
 
-async def test_a_client_that_leaves_hangs_up(bed: Any, io: Any) -> None:
+async def test_a_client_that_leaves_hangs_up(bed: Any, io: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exec_, "_HANG_UP_S", 20)
     id_ = await bed.running()
     async with bed.nothing_left():
         script = "trap 'echo hung up >/tmp/end; exit 4' HUP; echo ready; while :; do sleep 0.01; done"
@@ -178,11 +180,11 @@ async def test_a_client_that_leaves_leaves_no_process(bed: Any, io: Any, options
 
 async def test_what_a_program_leaves_in_the_background_lives_on(bed: Any, io: Any) -> None:
     id_ = await bed.running()
-    session = await bed.streams.exec(id_, ("sh", "-c", "sleep 2.5 >/dev/null 2>&1 & exit 0"), OUT)
+    session = await bed.streams.exec(id_, ("sh", "-c", "sleep 2500 >/dev/null 2>&1 & exit 0"), OUT)
     assert await session.wait() == 0
     assert await io.read(session.stdout) == b""
     await session.close()
-    assert b"sleep 2.5" in (await exec_sync(bed.node, id_, ("busybox", "ps"))).stdout
+    assert b"sleep 2500" in (await exec_sync(bed.node, id_, ("busybox", "ps"))).stdout
     assert bed.exec_cgroups()
 
 
@@ -215,14 +217,14 @@ async def test_many_sessions_cut_at_any_point_leave_nothing(bed: Any, io: Any) -
 
 
 async def test_exec_works_in_the_grace_of_a_stop_and_not_after(bed: Any, io: Any) -> None:
-    id_ = await bed.running("trap '' TERM; while :; do sleep 0.1; done")
+    id_ = await bed.running("trap '' TERM; while [ ! -e /tmp/end ]; do sleep 0.1; done")
     long = await bed.streams.exec(id_, ("sleep", "1000"), OUT)
-    stopping = asyncio.ensure_future(bed.stop(id_, 2))
+    stopping = asyncio.ensure_future(bed.stop(id_, 60))
     await bed.until(lambda: bed.node.records.container(id_).status.stop_requested_ns)
     session = await bed.streams.exec(id_, ("echo", "still"), OUT)
     assert await io.read(session.stdout) == b"still\n"
     await session.close()
-    assert (await exec_sync(bed.node, id_, ("true",))).exit_code == 0
+    assert (await exec_sync(bed.node, id_, ("busybox", "touch", "/tmp/end"))).exit_code == 0
     await stopping
     assert await long.wait() == 137
     await long.close()
@@ -254,4 +256,3 @@ async def test_a_killed_supervisor_costs_no_session(bed: Any, io: Any) -> None:
     await session.close_stdin()
     assert await session.wait() in (0, 255)
     await session.close()
-    assert time.monotonic() > 0
