@@ -25,7 +25,7 @@ from pathlib import Path
 import grpc
 
 from shim._proto import api_pb2 as cri
-from shim.cli.client import Stub
+from shim.cli.client import Stub, answers
 
 APP = Path(__file__).parents[1] / "examples/app.js"
 IMAGE = "example.com/web/hello:1"
@@ -153,9 +153,12 @@ class Daemon:
                 start_new_session=True,
             )
         with self.channel() as channel:
-            Stub(channel, cri, "RuntimeService").Version(
-                cri.VersionRequest(), timeout=60, wait_for_ready=True
-            )
+            runtime = Stub(channel, cri, "RuntimeService")
+            deadline = time.monotonic() + 60
+            while not answers(runtime, 60):  # a call can meet the ending connection of a daemon just killed
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no daemon answers at {self.socket}")
+                time.sleep(0.1)
 
     def channel(self) -> grpc.Channel:
         return grpc.insecure_channel(f"unix:{self.socket}", options=[("grpc.default_authority", "localhost")])
