@@ -21,7 +21,6 @@ from shim.errors import FailedPrecondition, InvalidArgument, KernelError
 from shim.kernel import files
 from shim.model.security import SELinuxOption
 
-MODES: Final = ("auto", "on", "off")
 FILESYSTEM: Final = "sys/fs/selinux"
 CONFIG: Final = "etc/selinux/config"
 CONTEXTS: Final = "contexts/lxc_contexts"
