@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ from shim.store.containers import ContainerStore
 from shim.store.layout import Layout
 from shim.store.sandboxes import SandboxStore
 from shim.supervisor.protocol import CONTAINER, EXEC, INIT, ChildInfo
+
+PATIENCE_S = 60.0
 
 IMAGE = Image(
     id="sha256:" + "1" * 64,
@@ -334,9 +337,26 @@ class Bench:
         return ContainerConfig(ContainerMetadata(name), image, **changes)  # type: ignore[arg-type]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Let other tasks and threads go on until something is true."""
-        while not condition():
-            await asyncio.sleep(0.001)
+        """Let other tasks and threads go on until something is true; what lasts an instant may be missed."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    def hold_timers(self, delay_s: float) -> list[Callable[[], object]]:
+        """Call nothing from now on that is to be called after so long; return a list of it, which grows."""
+        loop, held = asyncio.get_running_loop(), list[Callable[[], object]]()
+        call_later = loop.call_later
+
+        def hold(
+            delay: float, callback: Callable[..., object], *args: Any, **more: Any
+        ) -> asyncio.TimerHandle:
+            if delay == delay_s:
+                held.append(functools.partial(callback, *args))
+                delay = 3600.0
+            return call_later(delay, callback, *args, **more)
+
+        loop.call_later = hold  # type: ignore[method-assign, assignment]
+        return held
 
     async def restart(self, boot_id: str = "boot") -> Node:
         """Open the same directories with a new node, as the next daemon does; processes go on."""

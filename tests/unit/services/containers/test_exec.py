@@ -151,12 +151,14 @@ async def test_a_client_who_is_there_at_once_waits_for_what_is_under_way(bench: 
     await settled(bench)
 
 
-async def test_what_nobody_comes_for_is_undone(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "AHEAD_S", 0.05)
+async def test_what_nobody_comes_for_is_undone(bench: Any) -> None:
+    timers = bench.hold_timers(module.AHEAD_S)
     id_ = await running(bench)
     before = len(os.listdir("/proc/self/fd"))
     ahead = expect_exec(bench.node, id_, ("x",), StreamOptions(stdin=True))
     await bench.until(lambda: exec_of_or_none(bench))
+    (give_up,) = timers
+    give_up()
     await bench.until(lambda: not exec_of_or_none(bench))
     await settled(bench)
     os.close(bench.world.far.pop("stdin"))

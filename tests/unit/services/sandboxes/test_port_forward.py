@@ -95,12 +95,14 @@ async def test_an_expected_connection_finds_its_sockets_there(bench: Any, port: 
     await bench.until(lambda: len(os.listdir("/proc/self/fd")) <= before + 1)
 
 
-async def test_sockets_that_nobody_comes_for_are_closed(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket_stock, "EXPECTED_S", 0.05)
+async def test_sockets_that_nobody_comes_for_are_closed(bench: Any) -> None:
+    timers = bench.hold_timers(socket_stock.EXPECTED_S)
     sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
     before = len(os.listdir("/proc/self/fd"))
     Dialer(bench.node).expect(sandbox)
     await bench.until(lambda: len(os.listdir("/proc/self/fd")) > before)
+    (give_up,) = timers
+    give_up()
     await bench.until(lambda: len(os.listdir("/proc/self/fd")) == before)
 
 
