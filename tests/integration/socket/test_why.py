@@ -151,7 +151,8 @@ def test_a_full_disk_is_told(daemon: Daemon) -> None:
 
 def test_it_is_known_after_a_kill_and_a_restart(daemon: Daemon) -> None:
     error = pull(daemon, "127.0.0.1:1/before/restart:1")
-    daemon.until(lambda: b"before/restart" in (daemon.root / "journal/current").read_bytes())
+    journal = daemon.root / "journal/current"
+    daemon.until(lambda: journal.exists() and b"before/restart" in journal.read_bytes())
     daemon.restart()
     assert error.code() is grpc.StatusCode.UNKNOWN
     assert "RegistryUnavailable" in error.details()
