@@ -163,6 +163,7 @@ class StreamingServer:
             try:
                 async with _idle(tcp, limits.idle_s):
                     await answer.serve(tcp, self._streams, limits)
+                    await tcp.flush()
             except ValueError as error:  # it was told so, and gets to read it
                 log.info("a streaming connection ends: %s", error)
         await tcp.finish()

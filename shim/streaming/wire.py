@@ -72,14 +72,31 @@ class Tcp:
         if self.active is not None:
             self.active()
 
+    async def flush(self) -> None:
+        """Wait until the kernel has all that was pushed, however slow the client is; drop what comes.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        dropping = asyncio.ensure_future(self._drop())  # a client that still writes gets to read, too
+        try:
+            self._writer.transport.set_write_buffer_limits(0)
+            await self._writer.drain()
+        finally:
+            dropping.cancel()
+            await asyncio.gather(dropping, return_exceptions=True)
+
     async def finish(self) -> None:
         """Send no more, and read to the end: a reset by unread bytes would cost the client what was sent."""
         with contextlib.suppress(ConnectionError, TimeoutError, OSError):
             if self._writer.can_write_eof():
                 self._writer.write_eof()
             async with asyncio.timeout(_LINGER_S):
-                while await self._reader.read(CHUNK):
-                    pass
+                await self._drop()
+
+    async def _drop(self) -> None:
+        while await self._reader.read(CHUNK):
+            pass
 
 
 class WebSocket:

@@ -12,6 +12,8 @@ import pytest
 
 from shim.errors import ExecFailed
 from shim.model.streams import StreamOptions
+from shim.streaming import server as server_module
+from shim.streaming import wire
 from shim.streaming.server import StreamingServer
 from tests.integration.streaming.clients import (
     PATIENCE_S,
@@ -279,6 +281,43 @@ async def test_a_client_that_does_not_read_hinders_nobody(
     await fast.close()
     slow.cut()
     await settled(lambda: programs.sessions[0].closed)
+
+
+@pytest.mark.parametrize("transport", ["spdy", "websocket"])
+async def test_who_reads_the_end_late_gets_all_of_it(
+    server: StreamingServer, programs: Programs, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    """As the user of a pager does; nothing is drained, so much is left here when the program has ended."""
+
+    async def drain(_: wire.Tcp) -> None:
+        pass
+
+    monkeypatch.setattr(wire.Tcp, "drain", drain)
+    monkeypatch.setattr(wire, "_LINGER_S", 0.05)
+    monkeypatch.setattr(server_module, "_CLOSE_S", 0.05)
+    size = 48 << 20
+    url = server.exec_url("c", ("sh", "-c", f"head -c {size} /dev/zero; exit 3"), OUT)
+    if transport == "spdy":
+        client = await spdy_client(url, V4)
+        error, out, _err = await streams(client, "error", "stdout", "stderr")
+        reader = client.wire.reader
+    else:
+        socket = await websocket_client(url, V4)
+        reader = socket.plain.reader
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    await settled(lambda: programs.sessions and programs.sessions[0].closed)
+    await asyncio.sleep(0.5)
+    reader._transport.resume_reading()  # type: ignore[attr-defined]
+    if transport == "spdy":
+        assert sum([len(part) async for part in out.all()]) == size
+        told = await error.read_all()
+        await client.close()
+    else:
+        channels = await socket.collect()
+        assert len(channels[1]) == size
+        told = channels[3]
+        await socket.close()
+    assert status(told)["details"]["causes"][0]["message"] == "3"
 
 
 @pytest.mark.parametrize("transport", ["spdy", "spdy with windows", "websocket"])
