@@ -19,11 +19,11 @@ from shim.supervisor import exit_records
 from shim.supervisor.client import Child, ForkRequest, SupervisorClient
 from shim.supervisor.protocol import CONTAINER, EXEC, LogConfig
 from shim.supervisor.stdio import Stdio
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.root
 
 SH = "/bin/sh"
-PATIENCE_S = 200 if "CRI_SHIM_VM" in os.environ else 60  # an emulated processor is slow
 
 
 def plan(*argv: str) -> bytes:

@@ -44,9 +44,9 @@ from shim.services.sandboxes import namespaces
 from shim.services.views import ContainerView
 from shim.store.layout import Layout
 from shim.supervisor.client import SupervisorClient
+from tests.patience import PATIENCE_S
 
 PARENT = f"/cri-shim-test-plan-{os.getpid()}"
-PATIENCE_S = 200 if "CRI_SHIM_VM" in os.environ else 60  # an emulated processor is slow
 PRIVATE = NamespaceOptions(pid=NamespaceMode.CONTAINER)
 ENV = (b"PATH=/bin", b"HOME=/", b"HOSTNAME=inside", b"RAW=\xff")
 

@@ -27,10 +27,10 @@ from shim._proto import api_pb2 as cri
 from shim.cgroups import hierarchy, names, systemd
 from shim.cli.client import Stub, answers
 from shim.kernel import proc
+from tests.patience import PATIENCE_S
 
 HIERARCHY = hierarchy.detect(proc.mountinfo())
 BY_SYSTEMD = systemd.is_init() and not HIERARCHY.v1
-PATIENCE_S = 200 if "CRI_SHIM_VM" in os.environ else 60  # an emulated processor is slow
 IMAGE = "example.com/test/busybox:1"
 BUSYBOX = Path("/bin/busybox")
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n"
