@@ -24,9 +24,12 @@ from shim.model.stats import FilesystemCapacity, FilesystemUsage
 from shim.model.streams import StreamOptions
 from shim.network.plugin import NetworkCondition, SetupRequest
 from shim.services import exits
+from shim.services.containers.create import create_container
+from shim.services.containers.start import start_container
 from shim.services.node import Node, Settings
 from shim.services.pools import Pools
 from shim.services.records import Records
+from shim.services.sandboxes.run import run_pod_sandbox
 from shim.services.views import ContainerView
 from shim.store.containers import ContainerStore
 from shim.store.layout import Layout
@@ -335,6 +338,13 @@ class Bench:
     def container(self, name: str = "app", **changes: object) -> ContainerConfig:
         image = ImageSpec("docker.io/library/app:latest")
         return ContainerConfig(ContainerMetadata(name), image, **changes)  # type: ignore[arg-type]
+
+    async def running(self, **config: object) -> str:
+        """Return the id of a container that runs in a pod of its own."""
+        sandbox = await run_pod_sandbox(self.node, self.sandbox())
+        id_ = await create_container(self.node, sandbox, self.container(**config))
+        await start_container(self.node, id_)
+        return id_
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Let other tasks and threads go on until something is true; what lasts an instant may be missed."""

@@ -6,21 +6,11 @@ import pytest
 from shim.errors import Unavailable
 from shim.model.container import ContainerState, ExitRecord
 from shim.services import exits
-from shim.services.containers.create import create_container
-from shim.services.containers.start import start_container
 from shim.services.containers.status import container_status
-from shim.services.sandboxes.run import run_pod_sandbox
-
-
-async def running(bench: Any) -> str:
-    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
-    id_: str = await create_container(bench.node, sandbox, bench.container())
-    await start_container(bench.node, id_)
-    return id_
 
 
 async def test_an_end_is_told_once_the_log_is_written(bench: Any) -> None:
-    id_, asked, written = await running(bench), asyncio.Event(), asyncio.Event()
+    id_, asked, written = await bench.running(), asyncio.Event(), asyncio.Event()
 
     async def draining() -> None:
         asked.set()
@@ -37,7 +27,7 @@ async def test_an_end_is_told_once_the_log_is_written(bench: Any) -> None:
 
 async def test_a_daemon_that_starts_waits_for_no_log(bench: Any) -> None:
     """The disk of the logs may hang."""
-    id_, bench.world.draining = await running(bench), asyncio.Event().wait
+    id_, bench.world.draining = await bench.running(), asyncio.Event().wait
     await exits.take_in(bench.node, ExitRecord(id_, 1000, 3, 0, 0, 10**18))
     assert container_status(bench.node, id_).state is ContainerState.EXITED
 
@@ -51,6 +41,6 @@ async def test_an_end_is_told_also_where_the_log_cannot_be_written(
     bench: Any, monkeypatch: pytest.MonkeyPatch, draining: object
 ) -> None:
     monkeypatch.setattr(exits, "LOG_S", 0.01)
-    id_, bench.world.draining = await running(bench), draining
+    id_, bench.world.draining = await bench.running(), draining
     bench.world.end(id_, 3)
     await bench.until(lambda: container_status(bench.node, id_).state is ContainerState.EXITED)

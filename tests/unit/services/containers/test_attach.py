@@ -7,17 +7,12 @@ import pytest
 from shim.errors import FailedPrecondition, InvalidArgument, NotFound
 from shim.model.streams import StreamOptions
 from shim.services.containers.attach import open_attachment
-from shim.services.containers.create import create_container
-from shim.services.containers.start import start_container
-from shim.services.sandboxes.run import run_pod_sandbox
 
 ALL = StreamOptions(stdin=True, stdout=True, stderr=True)
 
 
 async def running(bench: Any, **config: Any) -> str:
-    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
-    id_: str = await create_container(bench.node, sandbox, bench.container(**config))
-    await start_container(bench.node, id_)
+    id_: str = await bench.running(**config)
     if config.get("stdin"):
         bench.world.far["input"], bench.world.kept["stdin_write"] = os.pipe()
     return id_

@@ -7,10 +7,7 @@ import pytest
 from shim.errors import ExecFailed, FailedPrecondition, InvalidArgument, NotFound
 from shim.model.streams import StreamOptions
 from shim.services.containers import exec as module
-from shim.services.containers.create import create_container
 from shim.services.containers.exec import expect_exec, open_exec
-from shim.services.containers.start import start_container
-from shim.services.sandboxes.run import run_pod_sandbox
 
 ALL = StreamOptions(stdin=True, stdout=True, stderr=True)
 
@@ -21,13 +18,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _STARTS = 2  # of an init and a container
-
-
-async def running(bench: Any) -> str:
-    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
-    id_: str = await create_container(bench.node, sandbox, bench.container())
-    await start_container(bench.node, id_)
-    return id_
 
 
 def exec_of(bench: Any) -> str:
@@ -41,7 +31,7 @@ async def settled(bench: Any) -> None:
 
 
 async def test_the_exit_code_comes_from_the_supervisor(bench: Any) -> None:
-    session = await open_exec(bench.node, await running(bench), ("x",), ALL)
+    session = await open_exec(bench.node, await bench.running(), ("x",), ALL)
     assert None not in (session.stdin, session.stdout, session.stderr)
     waiting = asyncio.ensure_future(session.wait())
     bench.world.end(exec_of(bench), 42)
@@ -52,7 +42,7 @@ async def test_the_exit_code_comes_from_the_supervisor(bench: Any) -> None:
 
 
 async def test_the_end_of_input_is_the_end_of_the_pipe(bench: Any) -> None:
-    session = await open_exec(bench.node, await running(bench), ("x",), ALL)
+    session = await open_exec(bench.node, await bench.running(), ("x",), ALL)
     await session.close_stdin()
     await session.close_stdin()
     assert os.read(bench.world.far["stdin"], 10) == b""
@@ -60,7 +50,7 @@ async def test_the_end_of_input_is_the_end_of_the_pipe(bench: Any) -> None:
 
 
 async def test_a_program_that_ignores_the_hang_up_is_killed(bench: Any) -> None:
-    session = await open_exec(bench.node, await running(bench), ("x",), ALL)
+    session = await open_exec(bench.node, await bench.running(), ("x",), ALL)
     await asyncio.gather(session.close(), session.close())
     assert await session.wait() == 137
     await settled(bench)
@@ -70,7 +60,7 @@ async def test_a_program_that_ends_by_the_hang_up_is_not_killed(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_HANG_UP_S", 10)
-    session = await open_exec(bench.node, await running(bench), ("x",), ALL)
+    session = await open_exec(bench.node, await bench.running(), ("x",), ALL)
     closing = asyncio.ensure_future(session.close())
     await asyncio.sleep(0.01)
     bench.world.end(exec_of(bench), 129)
@@ -80,7 +70,7 @@ async def test_a_program_that_ends_by_the_hang_up_is_not_killed(
 
 async def test_a_terminal_has_two_descriptors_and_a_size(bench: Any) -> None:
     options = StreamOptions(stdin=True, stdout=True, tty=True)
-    session = await open_exec(bench.node, await running(bench), ("x",), options)
+    session = await open_exec(bench.node, await bench.running(), ("x",), options)
     assert session.stderr is None
     assert session.stdin != session.stdout
     session.resize(80, 24)
@@ -90,7 +80,7 @@ async def test_a_terminal_has_two_descriptors_and_a_size(bench: Any) -> None:
 
 
 async def test_what_cannot_be_started_leaves_nothing(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     bench.world.start_error = ExecFailed("no such program")
     with pytest.raises(ExecFailed):
         await open_exec(bench.node, id_, ("x",), ALL)
@@ -98,7 +88,7 @@ async def test_what_cannot_be_started_leaves_nothing(bench: Any) -> None:
 
 
 async def test_a_caller_that_leaves_before_it_runs_leaves_nothing(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     before = len(os.listdir("/proc/self/fd"))
     bench.world.exec_gate = asyncio.Event()
     call = asyncio.ensure_future(open_exec(bench.node, id_, ("x",), StreamOptions(stdin=True)))
@@ -113,7 +103,7 @@ async def test_a_caller_that_leaves_before_it_runs_leaves_nothing(bench: Any) ->
 
 
 async def test_what_cannot_be_executed_is_refused(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     with pytest.raises(InvalidArgument, match="cmd is empty"):
         await open_exec(bench.node, id_, (), ALL)
     with pytest.raises(InvalidArgument, match="at least one"):
@@ -127,7 +117,7 @@ async def test_what_cannot_be_executed_is_refused(bench: Any) -> None:
 
 
 async def test_what_is_made_ready_ahead_is_run_by_its_client(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     ahead = expect_exec(bench.node, id_, ("x",), ALL)
     await bench.until(lambda: exec_of_or_none(bench))
     session = await open_exec(bench.node, id_, ("x",), ALL, ahead)
@@ -144,7 +134,7 @@ def exec_of_or_none(bench: Any) -> str | None:
 
 
 async def test_a_client_who_is_there_at_once_waits_for_what_is_under_way(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     session = await open_exec(bench.node, id_, ("x",), ALL, expect_exec(bench.node, id_, ("x",), ALL))
     assert bench.world.starts == _STARTS + 1
     await session.close()
@@ -153,7 +143,7 @@ async def test_a_client_who_is_there_at_once_waits_for_what_is_under_way(bench: 
 
 async def test_what_nobody_comes_for_is_undone(bench: Any) -> None:
     timers = bench.hold_timers(module.AHEAD_S)
-    id_ = await running(bench)
+    id_ = await bench.running()
     before = len(os.listdir("/proc/self/fd"))
     ahead = expect_exec(bench.node, id_, ("x",), StreamOptions(stdin=True))
     await bench.until(lambda: exec_of_or_none(bench))
@@ -169,7 +159,7 @@ async def test_what_nobody_comes_for_is_undone(bench: Any) -> None:
 
 
 async def test_what_died_before_its_client_came_is_started_again(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     ahead = expect_exec(bench.node, id_, ("x",), ALL)
     assert ahead is not None
     await bench.until(lambda: exec_of_or_none(bench))
@@ -183,7 +173,7 @@ async def test_what_died_before_its_client_came_is_started_again(bench: Any) -> 
 
 
 async def test_what_was_sent_home_is_started_again(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     for wait in (True, False):
         before = bench.world.starts
         ahead = expect_exec(bench.node, id_, ("x",), ALL)
@@ -199,7 +189,7 @@ async def test_what_was_sent_home_is_started_again(bench: Any) -> None:
 
 
 async def test_what_could_not_be_made_ready_is_tried_again(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     bench.world.start_error = ExecFailed("no such program")
     ahead = expect_exec(bench.node, id_, ("x",), ALL)
     await settled(bench)
@@ -214,7 +204,7 @@ async def test_what_could_not_be_made_ready_is_tried_again(bench: Any) -> None:
 
 async def test_only_so_many_are_made_ready(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_AHEAD", 2)
-    id_ = await running(bench)
+    id_ = await bench.running()
     first, second, third = (expect_exec(bench.node, id_, ("x",), ALL) for _ in range(3))
     assert first is not None
     assert second is not None
@@ -224,7 +214,7 @@ async def test_only_so_many_are_made_ready(bench: Any, monkeypatch: pytest.Monke
 
 
 async def test_a_client_who_leaves_after_the_go_leaves_nothing(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     bench.world.exec_gate = asyncio.Event()
     ahead = expect_exec(bench.node, id_, ("x",), ALL)
     call = asyncio.ensure_future(open_exec(bench.node, id_, ("x",), ALL, ahead))
@@ -237,7 +227,7 @@ async def test_a_client_who_leaves_after_the_go_leaves_nothing(bench: Any) -> No
 
 
 async def test_the_end_of_the_daemon_is_the_end_of_what_is_made_ready(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     expect_exec(bench.node, id_, ("x",), ALL)
     await bench.until(lambda: exec_of_or_none(bench))
     await bench.node.close()

@@ -5,18 +5,8 @@ from typing import Any
 import pytest
 
 from shim.errors import DeadlineExceeded, ExecFailed, FailedPrecondition, InvalidArgument, NotFound
-from shim.services.containers.create import create_container
 from shim.services.containers.exec_sync import exec_sync
-from shim.services.containers.start import start_container
-from shim.services.sandboxes.run import run_pod_sandbox
 from shim.services.views import ExecResult
-
-
-async def running(bench: Any) -> str:
-    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
-    id_: str = await create_container(bench.node, sandbox, bench.container())
-    await start_container(bench.node, id_)
-    return id_
 
 
 async def settled(bench: Any) -> None:
@@ -29,14 +19,14 @@ async def settled(bench: Any) -> None:
 
 
 async def test_output_and_exit_code_come_back(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     assert await exec_sync(bench.node, id_[:10], ("echo", "hello"), 10) == ExecResult(b"hello\n", b"", 7)
     await settled(bench)
 
 
 async def test_on_timeout_it_is_killed(bench: Any) -> None:
     bench.world.exec_hangs = True
-    id_ = await running(bench)
+    id_ = await bench.running()
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(DeadlineExceeded, match=r"longer than 0\.01 s"):
         await exec_sync(bench.node, id_, ("sleep", "100"), 0.01)
@@ -46,7 +36,7 @@ async def test_on_timeout_it_is_killed(bench: Any) -> None:
 
 
 async def test_a_container_that_lets_nobody_in_does_not_keep_the_caller(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     gate, launch = asyncio.Event(), bench.world.exec
 
     async def slow(*args: Any) -> Any:
@@ -64,7 +54,7 @@ async def test_a_container_that_lets_nobody_in_does_not_keep_the_caller(bench: A
 
 async def test_when_the_caller_leaves_it_is_killed(bench: Any) -> None:
     bench.world.exec_hangs = True
-    id_ = await running(bench)
+    id_ = await bench.running()
     call = asyncio.create_task(exec_sync(bench.node, id_, ("sleep", "100")))
     await bench.until(lambda: len(bench.world.running) >= 3)
     call.cancel()
@@ -75,7 +65,7 @@ async def test_when_the_caller_leaves_it_is_killed(bench: Any) -> None:
 
 
 async def test_a_missing_program_is_an_error_of_the_call(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     bench.world.start_error = ExecFailed('exec: "nope": executable file not found in $PATH')
     with pytest.raises(ExecFailed, match="not found in"):
         await exec_sync(bench.node, id_, ("nope",))
@@ -85,12 +75,12 @@ async def test_a_missing_program_is_an_error_of_the_call(bench: Any) -> None:
 async def test_much_output_is_cut_off_and_counted(bench: Any) -> None:
     bench.world.exec_output = b"x" * 5000
     object.__setattr__(bench.node.settings, "exec_output_bytes", 1000)
-    result = await exec_sync(bench.node, await running(bench), ("yes",))
+    result = await exec_sync(bench.node, await bench.running(), ("yes",))
     assert (len(result.stdout), result.dropped_bytes) == (1000, 4000)
 
 
 async def test_what_cannot_be_executed_is_refused(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     with pytest.raises(InvalidArgument, match="cmd is empty"):
         await exec_sync(bench.node, id_, ())
     with pytest.raises(NotFound):

@@ -10,19 +10,12 @@ from shim.services.containers.stop import stop_container
 from shim.services.sandboxes.run import run_pod_sandbox
 
 
-async def running(bench: Any) -> str:
-    sandbox = await run_pod_sandbox(bench.node, bench.sandbox())
-    id_: str = await create_container(bench.node, sandbox, bench.container())
-    await start_container(bench.node, id_)
-    return id_
-
-
 async def until_signalled(bench: Any) -> None:
     await bench.until(lambda: bench.world.signals)
 
 
 async def test_the_status_is_true_when_the_call_returns(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     await stop_container(bench.node, id_, 30)
     view = container_status(bench.node, id_)
     assert (view.state, view.status.exit_code, view.status.reason) == (ContainerState.EXITED, 143, "Error")
@@ -31,7 +24,7 @@ async def test_the_status_is_true_when_the_call_returns(bench: Any) -> None:
 
 async def test_many_calls_send_one_signal_and_a_shorter_one_ends_it(bench: Any) -> None:
     bench.world.obeys_signals = False
-    id_ = await running(bench)
+    id_ = await bench.running()
     calls = [asyncio.create_task(stop_container(bench.node, id_, 3600)) for _ in range(3)]
     await until_signalled(bench)
     await stop_container(bench.node, id_, 0)
@@ -43,7 +36,7 @@ async def test_many_calls_send_one_signal_and_a_shorter_one_ends_it(bench: Any) 
 
 async def test_it_goes_on_when_the_caller_leaves(bench: Any) -> None:
     bench.world.obeys_signals = False
-    id_ = await running(bench)
+    id_ = await bench.running()
     call = asyncio.create_task(stop_container(bench.node, id_, 0.05))
     await until_signalled(bench)
     call.cancel()
@@ -54,7 +47,7 @@ async def test_it_goes_on_when_the_caller_leaves(bench: Any) -> None:
 
 async def test_the_next_daemon_does_not_signal_again(bench: Any) -> None:
     bench.world.obeys_signals = False
-    id_ = await running(bench)
+    id_ = await bench.running()
     call = asyncio.create_task(stop_container(bench.node, id_, 3600))
     await until_signalled(bench)
     await bench.node.pools.records.run(int)
@@ -78,7 +71,7 @@ async def test_unknown_created_and_ended_containers_are_stopped_already(bench: A
 
 
 async def test_remove_kills_what_runs_and_leaves_nothing(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     await asyncio.gather(remove_container(bench.node, id_), remove_container(bench.node, id_[:20]))
     assert (bench.images.snapshots.ids, list(bench.node.records.containers())) == (set(), [])
     assert f"/cri-shim/{id_}" not in bench.cgroups.limits
@@ -86,7 +79,7 @@ async def test_remove_kills_what_runs_and_leaves_nothing(bench: Any) -> None:
 
 
 async def test_an_out_of_memory_kill_is_told(bench: Any) -> None:
-    id_ = await running(bench)
+    id_ = await bench.running()
     bench.world.end(id_, 137, 9, oom_kills=1)
     await bench.node.waiters.expect(id_)
     assert container_status(bench.node, id_).status.reason == "OOMKilled"
