@@ -153,12 +153,8 @@ class Daemon:
                 start_new_session=True,
             )
         with self.channel() as channel:
-            runtime = Stub(channel, cri, "RuntimeService")
-            deadline = time.monotonic() + 60
-            while not answers(runtime, 60):  # a call can meet the ending connection of a daemon just killed
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"no daemon answers at {self.socket}")
-                time.sleep(0.1)
+            if not answers(Stub(channel, cri, "RuntimeService"), 60):
+                raise TimeoutError(f"no daemon answers at {self.socket}")
 
     def channel(self) -> grpc.Channel:
         return grpc.insecure_channel(f"unix:{self.socket}", options=[("grpc.default_authority", "localhost")])

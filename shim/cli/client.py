@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Final
@@ -16,6 +17,7 @@ from shim._proto import api_pb2, images_pb2, timeline_pb2
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 5.0
 BUSY_TIMEOUT_S: Final = 60.0
+_PAUSE_S: Final = 0.05
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -85,13 +87,20 @@ def connect(path: str) -> Iterator[Client]:
 def answers(runtime: Stub, timeout_s: float) -> bool:
     """Tell whether a daemon answers within some time; one that is not there yet is waited for.
 
-    A call, since a channel that only looks whether it is connected may miss that it was, and then sleeps.
+    A call, since a channel that only looks whether it is connected may miss that it was, and then sleeps. It
+    is repeated where it has met the ending connection of a daemon that was killed just now.
     """
-    try:
-        runtime.Version(api_pb2.VersionRequest(), timeout=timeout_s, wait_for_ready=True)
-    except grpc.RpcError as error:
-        return error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-    return True
+    deadline = time.monotonic() + timeout_s
+    while (left_s := deadline - time.monotonic()) > 0:
+        try:
+            runtime.Version(api_pb2.VersionRequest(), timeout=left_s, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                return bool(error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED)
+            time.sleep(_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def _listens(path: str) -> bool:

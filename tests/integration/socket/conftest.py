@@ -172,8 +172,7 @@ class Daemon:
             options=[("grpc.max_receive_message_length", 16 << 20), ("grpc.enable_http_proxy", 0)],
         )
         runtime = Stub(self.channel, cri, "RuntimeService")
-        # Again where it is refused: a call can meet the ending connection of a daemon that was just killed.
-        self.until(lambda: answers(runtime, PATIENCE_S * 3), PATIENCE_S * 3)
+        assert answers(runtime, PATIENCE_S * 3)
         self.runtime: Any = runtime
         self.images: Any = Stub(self.channel, cri, "ImageService")
 
