@@ -30,6 +30,7 @@ def attacked(_: bytes, fds: Mapping[str, int]) -> NoReturn:
     pid, pidfd = process.clone3(process.CLONE_PARENT)
     if pid == 0:
         os.close(fds["announce"])
+        signal.alarm(60)  # should the test fail, and kill somebody else
         signal.pause()
     stranger = os.fork()
     if stranger == 0:
