@@ -33,7 +33,7 @@ from typing import Any, Final
 from shim import errors
 from shim.images.unpack import check, decompress, limits, record, tar, writer
 from shim.images.unpack.meter import Meter
-from shim.kernel import files, paths
+from shim.kernel import files, memory, paths
 
 VERSION: Final = 1
 _MEMORY_LIMIT_BYTES: Final = 2 << 30
@@ -217,6 +217,7 @@ def serve(sock: socket.socket) -> None:
                 os.close(fd)
             _end_with_caller(sock, armed=False)
         sock.send(json.dumps(answer).encode())
+        memory.trim()  # what a layer leaves free is as much as an idle worker needs
 
 
 def _end_with_caller(sock: socket.socket, *, armed: bool) -> None:
