@@ -11,11 +11,9 @@ from shim.services.views import ExecResult
 
 async def settled(bench: Any) -> None:
     """Wait until what an exec leaves behind is put away."""
-    for _ in range(200):
-        if not any("exec-" in path for path in bench.cgroups.limits) and len(bench.node.waiters) == 0:
-            return
-        await asyncio.sleep(0.005)
-    pytest.fail(f"left: {bench.cgroups.limits}, {len(bench.node.waiters)} waiters")
+    await bench.until(
+        lambda: not any("exec-" in path for path in bench.cgroups.limits) and len(bench.node.waiters) == 0
+    )
 
 
 async def test_output_and_exit_code_come_back(bench: Any) -> None:
