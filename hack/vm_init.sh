@@ -30,6 +30,7 @@ $b chmod 1777 /disk/place/var/tmp
 bind "/outside$modules" "/root/lib/modules/$($b uname -r)"
 over "/outside$snapshot:/outside$source" source "/root$source"
 if [ -n "$systemd" ]; then
+  $b mkdir -p /disk/place/tmp && bind /disk/place/tmp /root/tmp && $b chmod 1777 /root/tmp
   case $python_home in /usr | /usr/*) ;; *) bind "/outside$python_home" "/root$python_home" ;; esac
 fi
 

@@ -167,6 +167,15 @@ def set_xattr(path: str | bytes | int, name: str | bytes, value: bytes) -> None:
         raise KernelError("setxattr", error.errno or errno.EIO, f"{_text(path)} ({name!r})") from error
 
 
+def set_label(path: str | int, label: str) -> None:
+    """Give a descriptor, or what a path names, a label of SELinux.
+
+    Raises:
+        KernelError: ENOTSUP where the file system has labels of its own, or none.
+    """
+    set_xattr(path, SELINUX, label.encode() + b"\0")
+
+
 def disk_usage(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return (bytes, inodes) that a tree takes on disk; a file with several names counts once.
 

@@ -122,7 +122,7 @@ def protection(c: ContainerPlan) -> Iterable[Step]:
     if not masked and not readonly and c.spec.userns is None:
         masked, readonly = defaults.MASKED_PATHS, defaults.READONLY_PATHS
     if masked or readonly:
-        yield ProtectPaths(masked, readonly)
+        yield ProtectPaths(masked, readonly, c.mount_label)
 
 
 def refuse(spec: ContainerSpec, sandbox: SandboxSpec) -> None:

@@ -51,7 +51,7 @@ def plan_container(c: ContainerPlan) -> Plan:
         return plan_container_in_userns(c, c.spec.userns)
     volumes = plan_volumes.plan_volumes(c.spec, c.pod_files, c.shm)
     replaced = frozenset(each.target for each in volumes)
-    keep_proc, open_labels = plan_label_files(c.privileges)
+    keep_proc, open_labels = plan_label_files(c.privileges.labels)
     stage1: list[Step] = [
         plan_oom_score(c.spec),
         *keep_proc,

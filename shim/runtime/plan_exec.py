@@ -56,7 +56,7 @@ def plan_exec(
     # Where cgroups are delegated by namespace, as systemd mounts them, nobody inside one gives birth to a
     # process in a cgroup unless its own lies inside too: stage 2 is born first, and joins then.
     late = () if join.v1_tasks else (JoinHeld(("cgroup",)),)
-    keep_proc, open_labels = plan_label_files(privileges)
+    keep_proc, open_labels = plan_label_files(privileges.labels)
     stage1: list[Step] = [plan_oom_score(spec), *keep_proc, OpenCgroups(join.v1_tasks, join.v2_dir)]
     begin: tuple[Step, ...] = plan_surroundings(spec, limits)
     kinds: tuple[str, ...] = _KINDS

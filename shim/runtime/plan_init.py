@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from shim.model.cgroup import CgroupJoin
 from shim.model.sandbox import SandboxSpec
+from shim.model.security import Confinement
 from shim.runtime.plan import Plan
+from shim.runtime.plan_process import plan_become, plan_label_files
+from shim.runtime.privileges import plan_labels
 from shim.runtime.steps import Step
 from shim.runtime.steps_mounts import DetachFromHost
 from shim.runtime.steps_namespaces import (
@@ -33,7 +36,9 @@ def plan_init(spec: SandboxSpec, join: CgroupJoin, seccomp: bytes) -> Plan:
     kinds = tuple(kind for kind in ("net", "ipc", "uts") if kind in spec.pins)
     inside = "user" in spec.pins
     opened = ("user", *kinds) if inside else kinds
-    stage1: list[Step] = [OpenCgroups(join.v1_tasks, join.v2_dir)]
+    labels = plan_labels(Confinement(process_label=spec.process_label))
+    keep_proc, open_labels = plan_label_files(labels)
+    stage1: list[Step] = [*keep_proc, OpenCgroups(join.v1_tasks, join.v2_dir)]
     if opened:
         stage1.append(OpenNamespaces(tuple((kind, spec.pins[kind]) for kind in opened)))
         stage1.append(JoinNamespaces(kinds))
@@ -41,11 +46,13 @@ def plan_init(spec: SandboxSpec, join: CgroupJoin, seccomp: bytes) -> Plan:
         stage1.append(EnterUserNamespace())
     stage1.append(Unshare(("pid",)))
     stage2 = (
+        *open_labels,
         BecomeRoot() if inside else PinNamespace("pid", spec.pins["pid"]),
         Unshare(("mnt",)),
         DetachFromHost(),
-        EnterEmptyRoot(),
+        EnterEmptyRoot(spec.mount_label),
         EnterV1Cgroups(len(join.v1_tasks)),
+        *plan_become(labels),
         ReapForEver(seccomp.hex()),
     )
     return Plan("init", tuple(stage1), stage2)

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 
 from shim.model.container import ContainerSpec
-from shim.runtime.privileges import Privileges
+from shim.runtime.privileges import Label, Privileges
 from shim.runtime.steps import Step
 from shim.runtime.steps_labels import KeepProc, OpenLabels, WriteLabels
 from shim.runtime.steps_process import Defaults, EnterDirectory, Execute, Identity, OomScore
@@ -59,12 +59,16 @@ def plan_program(spec: ContainerSpec, argv: tuple[str, ...], privileges: Privile
         privileges.seccomp.hex(),
         privileges.seccomp_flags,
     )
-    labels = tuple(label.text for label in privileges.labels)
     program = Execute(argv, tuple(map(os.fsdecode, spec.env)))
-    return (*((WriteLabels(labels),) if labels else ()), identity, program)
+    return (*plan_become(privileges.labels), identity, program)
 
 
-def plan_label_files(privileges: Privileges) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+def plan_become(labels: tuple[Label, ...]) -> tuple[Step, ...]:
+    """Return what asks for labels at the next execve: nothing where there are none."""
+    return (WriteLabels(tuple(label.text for label in labels)),) if labels else ()
+
+
+def plan_label_files(labels: tuple[Label, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """Return what both stages do before all else for labels: nothing where there are none."""
-    candidates = tuple(label.candidates for label in privileges.labels)
+    candidates = tuple(label.candidates for label in labels)
     return ((KeepProc(),), (OpenLabels(candidates),)) if candidates else ((), ())

@@ -61,7 +61,7 @@ def plan_container_in_userns(c: ContainerPlan, userns: UserNamespace) -> Plan:
     volumes = plan_volumes.plan_volumes(c.spec, c.pod_files, c.shm, userns)
     replaced = frozenset(each.target for each in volumes)
     shared = parts.shared_kinds(c)
-    keep_proc, open_labels = plan_label_files(c.privileges)
+    keep_proc, open_labels = plan_label_files(c.privileges.labels)
     stage1: list[Step] = [
         plan_oom_score(c.spec),
         *keep_proc,

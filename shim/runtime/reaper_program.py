@@ -1,4 +1,4 @@
-"""The program of a pod's init: a few instructions, in an ELF file of 129 bytes, that sleep for ever.
+"""The program of a pod's init: a few instructions, in an ELF file of 186 bytes, that sleep for ever.
 
 An interpreter that sleeps would cost 3 MiB for each pod that shares its PID namespace, and would be a copy of
 the supervisor's memory, which a container of the pod with SYS_PTRACE may read. There is nothing to do but to
@@ -21,8 +21,24 @@ _READ_EXECUTE: Final = 5
 _FILE_HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER: Final = struct.Struct("<IIQQQQQQ")
 
-# loop: mov $34, %eax (pause); syscall; jmp loop
-_X86_64: Final = b"\xb8\x22\x00\x00\x00\x0f\x05\xeb\xf7"
+_HEADERS: Final = _FILE_HEADER.size + _PROGRAM_HEADER.size
+
+# SIGCHLD is ignored by the program itself: an execve that changes the SELinux label may forget what was.
+_ACTION: Final = struct.pack("<QQQQ", 1, 0, 0, 0)  # of rt_sigaction(2): SIG_IGN; no flags, restorer or mask
+
+_X86_64: Final = b"".join(
+    (
+        b"\xb8\x0d\x00\x00\x00",  # mov $13, %eax (rt_sigaction)
+        b"\xbf\x11\x00\x00\x00",  # mov $17, %edi (SIGCHLD)
+        b"\xbe" + struct.pack("<I", _ADDRESS + _HEADERS),  # mov $_ACTION, %esi
+        b"\x31\xd2",  # xor %edx, %edx
+        b"\x41\xba\x08\x00\x00\x00",  # mov $8, %r10d
+        b"\x0f\x05",  # syscall
+        b"\xb8\x22\x00\x00\x00",  # loop: mov $34, %eax (pause)
+        b"\x0f\x05",  # syscall
+        b"\xeb\xf7",  # jmp loop
+    )
+)
 
 _MACHINES: Final = {"x86_64": (_EM_X86_64, _X86_64)}
 
@@ -33,13 +49,12 @@ def for_machine(machine: str) -> bytes | None:
     if known is None:
         return None
     number, code = known
-    headers = _FILE_HEADER.size + _PROGRAM_HEADER.size
-    size = headers + len(code)
+    size = _HEADERS + len(_ACTION) + len(code)
     identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")  # 64 bit, little-endian, version 1
-    start = _ADDRESS + headers
+    start = _ADDRESS + _HEADERS + len(_ACTION)
     file_header = _FILE_HEADER.pack(
         *(identity, _ET_EXEC, number, 1, start, _FILE_HEADER.size, 0, 0),
         *(_FILE_HEADER.size, _PROGRAM_HEADER.size, 1, 0, 0, 0),
     )
     segment = _PROGRAM_HEADER.pack(_PT_LOAD, _READ_EXECUTE, 0, _ADDRESS, _ADDRESS, size, size, 4096)
-    return file_header + segment + code
+    return file_header + segment + _ACTION + code

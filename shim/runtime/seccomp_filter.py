@@ -29,7 +29,7 @@ _RELEASE: Final = os.uname().release
 # All that the loop of a pod's init ever asks of the kernel, with what the interpreter does beside it.
 _REAPER: Final = """
     brk execve execveat exit_group futex madvise mmap mprotect mremap munmap pause ppoll restart_syscall
-    rt_sigreturn
+    rt_sigaction rt_sigreturn
 """
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from shim.errors import InvalidArgument, KernelError
-from shim.kernel import mount, paths, tty
+from shim.kernel import files, mount, paths, tty
 from shim.runtime import wire
 from shim.runtime.context import Context
 from shim.runtime.overlay import mount_layers
@@ -80,6 +80,7 @@ class MountNew(Step):
     Attributes:
         attributes: MOUNT_ATTR_* bits.
         options: for the file system, ``key=value`` or ``key``.
+        label: of SELinux, for its root directory, where the mount cannot have one; empty for none.
     """
 
     fstype: str
@@ -87,6 +88,7 @@ class MountNew(Step):
     target: str
     attributes: int
     options: tuple[str, ...]
+    label: str = ""
 
     def describe(self) -> str:
         """Name type and target."""
@@ -95,6 +97,8 @@ class MountNew(Step):
     def execute(self, context: Context) -> None:
         """Make it detached, then attach it."""
         tree = mount.new_mount(self.fstype, self.source, self.options, self.attributes)
+        if self.label:
+            _label_root(context, tree, self)
         attach_in_root(context, tree, self.target)
         os.close(tree)
 
@@ -239,10 +243,12 @@ class ProtectPaths(Step):
     Attributes:
         masked: seen as empty; what is missing is passed over.
         readonly: seen, not changed.
+        label: of SELinux, for what is seen in place of a directory; empty for none.
     """
 
     masked: tuple[str, ...]
     readonly: tuple[str, ...]
+    label: str = ""
     SAYS: ClassVar = "mask paths"
 
     def execute(self, context: Context) -> None:
@@ -273,10 +279,10 @@ class ProtectPaths(Step):
         mount.mount_setattr(tree, "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
         return tree
 
-    @staticmethod
-    def _nothing(root: int, target: int) -> int:
+    def _nothing(self, root: int, target: int) -> int:
         if stat.S_ISDIR(os.fstat(target).st_mode):
-            return mount.new_mount("tmpfs", "tmpfs", ("size=0k",), mount.MOUNT_ATTR_RDONLY)
+            options = ("size=0k", *((f"context={self.label}",) if self.label else ()))
+            return mount.new_mount("tmpfs", "tmpfs", options, mount.MOUNT_ATTR_RDONLY)
         null = paths.open_in_root(root, "/dev/null", os.O_PATH | os.O_NOFOLLOW)
         try:
             # An image may have put something else there, to have it bound in place (CVE-2025-31133).
@@ -298,6 +304,16 @@ class RootReadonly(Step):
     def execute(self, context: Context) -> None:
         """Set the attribute of the one mount."""
         mount.mount_setattr(context.look("root"), "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
+
+
+def _label_root(context: Context, tree: int, new: MountNew) -> None:
+    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
+    try:
+        files.set_label(directory, new.label)
+    except KernelError as error:
+        context.warn(f"{new.target} does not get the label {new.label}: {error}")
+    finally:
+        os.close(directory)
 
 
 def _refuse_link(root: int, name: str) -> None:

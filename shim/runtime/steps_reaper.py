@@ -14,7 +14,8 @@ import signal
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shim.kernel import capabilities, mount, process, seccomp, unix
+from shim.errors import KernelError
+from shim.kernel import capabilities, files, mount, process, seccomp, unix
 from shim.runtime import reaper_program
 from shim.runtime.context import Context
 from shim.runtime.steps import Step, step
@@ -23,8 +24,13 @@ from shim.runtime.steps import Step, step
 @step
 @dataclass(frozen=True, slots=True)
 class EnterEmptyRoot(Step):
-    """Leave every file behind. Runs in: stage 2 of an init, in a mount namespace of its own."""
+    """Leave every file behind. Runs in: stage 2 of an init, in a mount namespace of its own.
 
+    Attributes:
+        label: of the pod's mounts, where the node has SELinux.
+    """
+
+    label: str = ""
     SAYS: ClassVar = "enter an empty root"
 
     def execute(self, context: Context) -> None:
@@ -35,8 +41,9 @@ class EnterEmptyRoot(Step):
             | mount.MOUNT_ATTR_NODEV
             | mount.MOUNT_ATTR_NOEXEC
         )
-        _keep_program(context)
-        tree = mount.new_mount("tmpfs", "empty", ("size=0k", "mode=555"), attributes)
+        _keep_program(context, self.label)
+        options = ("size=0k", "mode=555", *((f"context={self.label}",) if self.label else ()))
+        tree = mount.new_mount("tmpfs", "empty", options, attributes)
         mount.move_mount(tree, "", mount.AT_FDCWD, "/proc", mount.MOVE_MOUNT_F_EMPTY_PATH)
         os.fchdir(tree)
         mount.pivot_root(".", ".")
@@ -82,7 +89,7 @@ class ReapForEver(Step):
             signal.pause()
 
 
-def _keep_program(context: Context) -> None:
+def _keep_program(context: Context, label: str) -> None:
     """Have the program in a memory file that nobody can read, so that execve keeps the process undumpable.
 
     What is open for writing cannot be executed: it is opened again by its path, as long as there is a /proc.
@@ -91,6 +98,16 @@ def _keep_program(context: Context) -> None:
     if image is None:
         return
     fd = unix.sealed_memfd("init", image)
+    if label:
+        _label_program(context, fd, label)
     os.fchmod(fd, 0o111)
     context.keep("program", os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_CLOEXEC))
     os.close(fd)
+
+
+def _label_program(context: Context, fd: int, label: str) -> None:
+    """Give the program the label of what containers may be: some policies let them be no file of memory."""
+    try:
+        files.set_label(fd, label)
+    except KernelError as error:
+        context.warn(f"the program of the pod's init does not get the label {label}: {error}")

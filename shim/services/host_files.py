@@ -51,7 +51,7 @@ def write(config: SandboxConfig, hostname: str, directory: str, label: str = "")
     _write(directory, RESOLV_CONF, resolv_conf or _read("/etc/resolv.conf"))
     if label:
         for name in (HOSTS, HOSTNAME, RESOLV_CONF):
-            files.set_xattr(os.path.join(directory, name), files.SELINUX, label.encode() + b"\0")
+            files.set_label(os.path.join(directory, name), label)
 
 
 def _write(directory: str, name: str, data: bytes) -> None:

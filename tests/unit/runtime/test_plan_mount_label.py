@@ -14,6 +14,7 @@ def test_layers_and_memory_file_systems_get_it_and_nothing_else() -> None:
         MountNew("tmpfs", "tmpfs", "/dev", 0, ("mode=755",)),
         MountNew("sysfs", "sysfs", "/sys", 0, ()),
         MountNew("devpts", "devpts", "/dev/pts", 0, ()),
+        MountNew("mqueue", "mqueue", "/dev/mqueue", 0, ()),
         PivotRoot(),
     ]
     context = f"context={LABEL}"
@@ -22,6 +23,7 @@ def test_layers_and_memory_file_systems_get_it_and_nothing_else() -> None:
         MountNew("tmpfs", "tmpfs", "/dev", 0, ("mode=755", context)),
         steps[2],
         MountNew("devpts", "devpts", "/dev/pts", 0, (context,)),
-        steps[4],
+        MountNew("mqueue", "mqueue", "/dev/mqueue", 0, (), LABEL),
+        steps[5],
     ]
     assert label_mounts(steps, "") == steps

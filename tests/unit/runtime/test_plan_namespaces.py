@@ -17,6 +17,7 @@ from shim.runtime.plan import decode_plan, encode_plan
 from shim.runtime.plan_init import plan_init
 from shim.runtime.plan_namespaces import SHM_BYTES, plan_namespaces, plan_probe
 from shim.runtime.plan_sysctls import BUILTIN_SYSCTLS, NETWORK_SYSCTLS
+from shim.runtime.steps_labels import KeepProc, OpenLabels, WriteLabels
 from shim.runtime.steps_namespaces import (
     LoopbackUp,
     MountShm,
@@ -26,6 +27,7 @@ from shim.runtime.steps_namespaces import (
     Unshare,
     WriteSysctl,
 )
+from shim.runtime.steps_reaper import EnterEmptyRoot, ReapForEver
 from shim.runtime.steps_users import BecomeRoot, MakeUserNamespace, PinUserNamespace, TryIdMaps
 
 
@@ -93,3 +95,14 @@ def test_an_init_pins_while_it_still_sees_the_host(sandbox: Any) -> None:
     assert [type(step).__name__ for step in plan.stage2[1:]] == [
         *("Unshare", "DetachFromHost", "EnterEmptyRoot", "EnterV1Cgroups", "ReapForEver"),
     ]
+
+
+def test_an_init_has_the_labels_of_its_pod(sandbox: Any) -> None:
+    pins = {"pid": "/pins/pid"}
+    process, files = "system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2"
+    spec = dataclasses.replace(sandbox(pins=pins), process_label=process, mount_label=files)
+    plan = plan_init(spec, CgroupJoin((), "/v2"), b"")
+    assert plan.stage1[0] == KeepProc()
+    assert plan.stage2[0] == OpenLabels((("attr/exec",),))
+    assert EnterEmptyRoot(files) in plan.stage2
+    assert plan.stage2[-2:] == (WriteLabels((process,)), ReapForEver(""))
