@@ -8,6 +8,7 @@ cannot be opened any more when its last process has been reaped and it was remov
 from __future__ import annotations
 
 import os
+import posixpath
 
 from shim.cgroups.hierarchy import Hierarchy
 from shim.errors import KernelError
@@ -40,6 +41,15 @@ def watch(h: Hierarchy, path: str) -> dict[str, int]:
         os.close(control)
         raise
     return {"oom_eventfd": event, "oom_control": control}
+
+
+def watch_slice(h: Hierarchy, path: str) -> dict[str, int]:
+    """Return ``slice_events``: a descriptor of the count of a scope's slice; the caller closes it.
+
+    Nothing where that counts no memory.
+    """
+    events = os.path.join(h.unified + posixpath.dirname(path), "memory.events")
+    return {"slice_events": _open(events)} if os.path.exists(events) else {}
 
 
 def parse_kills(text: str) -> int:

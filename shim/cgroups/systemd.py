@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shim.cgroups import names, properties
+from shim.cgroups import names, oom, properties
 from shim.cgroups.bus import Systemd
 from shim.cgroups.driver import CgroupfsDriver, own
 from shim.cgroups.hierarchy import Hierarchy
@@ -143,6 +143,10 @@ class SystemdDriver(CgroupfsDriver):
         placeholder = self._placeholders.pop(path, None)
         if placeholder is not None:
             placeholder.end()
+
+    def oom_watch(self, path: str) -> dict[str, int]:
+        """Return descriptors that tell of the OOM killer, also once systemd has removed the scope."""
+        return super().oom_watch(path) | oom.watch_slice(self._hierarchy, own(path))
 
     def _tell(self, path: str, resources: Resources) -> None:
         """Tell systemd, which would undo the new limits at the next daemon-reload.

@@ -28,6 +28,7 @@ from shim.supervisor import ends, exit_records
 from shim.supervisor.fdstore import FdStore
 from shim.supervisor.loop import ONCE, READABLE, URGENT, Loop
 from shim.supervisor.protocol import CONTAINER, EXEC, INIT, ChildInfo, LogConfig
+from shim.supervisor.slice_kills import SliceKills
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Children:
         self._serials = itertools.count(1)
         self._unwanted: set[str] = set()  # forgotten while they ran: nobody wants to know how they end
         self._unwritten: dict[str, ExitRecord] = {}
+        self._slice_kills = SliceKills()
         self.fds = FdStore()
 
     def __len__(self) -> int:
@@ -78,6 +80,15 @@ class Children:
     def running(self) -> list[ChildInfo]:
         """Return the children that have not ended."""
         return [child for child in self._children.values() if child.record is None]
+
+    def expect(self, id_: str, fds: Mapping[str, int]) -> None:
+        """Count from before a child is born: its memory may not even suffice for that."""
+        if "slice_events" in fds:
+            self._slice_kills.enter(id_, fds["slice_events"])
+
+    def unexpect(self, id_: str) -> None:
+        """Take back ``expect``: the child was not born."""
+        self._slice_kills.leave(id_)
 
     def add(self, newborn: Newborn, fds: Mapping[str, int]) -> ChildInfo:
         """Look after a child of this process; its zombie waits for us, so its pid is its own."""
@@ -111,6 +122,7 @@ class Children:
         self._children[child.id] = child
         self.fds.put(child.id, fds)
         if child.record is None:
+            self.expect(child.id, fds)
             for name in _EVENT_NAMES:
                 if name in fds:
                     events = URGENT | ONCE if name == "memory_events" else READABLE
@@ -147,6 +159,7 @@ class Children:
         return False
 
     def _drop(self, id_: str) -> None:
+        self._slice_kills.leave(id_)
         for fd in self.fds.of(id_).values():
             self._loop.unwatch(fd)
         self.fds.drop(id_)
@@ -164,7 +177,7 @@ class Children:
             status = ends.status_of_child(pidfd)
             if status is None:
                 return
-        self._count_ooms(id_)
+        self._count_ooms(id_, killed=status == signal.SIGKILL)
         if child.kind in (CONTAINER, INIT):
             self._kill_cgroup(id_)
         child = self._children[id_]
@@ -184,7 +197,8 @@ class Children:
 
     def _close_watches(self, id_: str) -> None:
         """What only mattered while it ran; its output stays until it is forgotten."""
-        for name in ("pidfd", "kill_dir", "memory_events", "oom_eventfd", "oom_control"):
+        self._slice_kills.leave(id_)
+        for name in ("pidfd", "kill_dir", "memory_events", "slice_events", "oom_eventfd", "oom_control"):
             fd = self.fds.get(id_, name)
             if fd is not None:
                 self._loop.unwatch(fd)
@@ -203,18 +217,30 @@ class Children:
         for record in waiting.values():
             self._write(record)
 
-    def _count_ooms(self, id_: str) -> None:
-        """Read the count now: at the end of a process its cgroup may be gone already."""
+    def _count_ooms(self, id_: str, *, killed: bool = False) -> None:
+        """Read the count now: at the end of a process its cgroup may be gone already.
+
+        Args:
+            id_: of a child.
+            killed: it died of SIGKILL; if its cgroup is gone the count of its slice tells whether for memory.
+        """
         fds = self.fds.of(id_)
         if "oom_eventfd" in fds:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(fds["oom_eventfd"])
         for name in ("memory_events", "oom_control"):
             if name in fds:
-                with contextlib.suppress(OSError):
+                child = self._children[id_]
+                try:
                     kills = oom.parse_kills(os.pread(fds[name], 4096, 0).decode())
-                    child = self._children[id_]
-                    self._children[id_] = replace(child, oom_kills=max(kills, child.oom_kills))
+                except OSError:
+                    kills = child.oom_kills
+                    if killed:
+                        kills += self._slice_kills.take(id_)
+                else:
+                    if kills > child.oom_kills:
+                        self._slice_kills.tell(id_, kills - child.oom_kills)
+                self._children[id_] = replace(child, oom_kills=max(kills, child.oom_kills))
 
     def _kill_cgroup(self, id_: str) -> None:
         directory = self.fds.get(id_, "kill_dir")

@@ -7,7 +7,8 @@ Names that are kept, as long as the child is known:
 * ``pidfd``, and ``tty`` (the master) come up from the child;
 * ``stdout_read``, ``stderr_read``, ``stdin_write``: the other ends of its pipes;
 * ``kill_dir``: directory of its tracking cgroup2;
-* ``memory_events`` (v2) or ``oom_eventfd`` and ``oom_control`` (v1);
+* ``memory_events`` (v2), with ``slice_events`` where systemd makes cgroups, or ``oom_eventfd`` and
+  ``oom_control`` (v1);
 * ``carry``: a memfd in which the logger notes unfinished lines (``carry``).
 
 As long as one process holds them, no container sees SIGPIPE or SIGHUP; the daemon, the supervisor and the

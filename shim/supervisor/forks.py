@@ -60,9 +60,11 @@ class Forks:
         """
         for_child = {name: fd for name, fd in fds.items() if name in CHILD_NAMES}
         kept = {name: fd for name, fd in fds.items() if name not in for_child}
+        self._children.expect(request.id, kept)
         try:
             stage = self._begin(for_child)
         except BaseException:
+            self._children.unexpect(request.id)
             fdstore.close_all(kept.values())
             raise
         finally:
@@ -143,6 +145,7 @@ class Forks:
     def _over(self, announce: int) -> None:
         """Tell that there is no child."""
         pending = self._pending.pop(announce)
+        self._children.unexpect(pending.request.id)
         fdstore.close_all(pending.kept.values())
         self._refill_later()
         request = pending.request
