@@ -146,6 +146,11 @@ def new_mount(fstype: str, source: str, options: tuple[str, ...] = (), attribute
         os.close(context)
 
 
+def context_options(label: str) -> tuple[str, ...]:
+    """Return the options that give all of a new file system a label of SELinux; none for an empty one."""
+    return (f"context={label}",) if label else ()
+
+
 @functools.cache
 def proc_takes_namespace() -> bool:
     """Return whether /proc of a PID namespace can be mounted from outside of it (Linux 6.17)."""

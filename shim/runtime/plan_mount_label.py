@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Final
 
+from shim.kernel import mount
 from shim.runtime.steps import Step
 from shim.runtime.steps_mounts import MountNew, MountOverlay, OpenNew
 
@@ -20,11 +21,8 @@ def label_mounts(steps: Iterable[Step], label: str) -> list[Step]:
 
 
 def _labelled(step: Step, label: str) -> Step:
-    option = f"context={label}"
-    if isinstance(step, MountOverlay):
-        return dataclasses.replace(step, options=(*step.options, option))
-    if isinstance(step, MountNew | OpenNew) and step.fstype in _LABELLED:
-        return dataclasses.replace(step, options=(*step.options, option))
+    if isinstance(step, MountOverlay) or (isinstance(step, MountNew | OpenNew) and step.fstype in _LABELLED):
+        return dataclasses.replace(step, options=(*step.options, *mount.context_options(label)))
     if isinstance(step, MountNew) and step.fstype == _SHARED:
         return dataclasses.replace(step, label=label)
     return step

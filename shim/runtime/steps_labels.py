@@ -1,4 +1,4 @@
-"""Steps by which a process gets the label of a security module at its execve: AppArmor, SELinux."""
+"""Labels of security modules: steps by which a process gets one at its execve, and those of files of ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from shim.errors import FailedPrecondition, KernelError
-from shim.kernel import lsm
+from shim.kernel import files, lsm
 from shim.runtime.context import Context
 from shim.runtime.steps import Step, step
 
@@ -68,3 +68,11 @@ class WriteLabels(Step):
                 raise KernelError("write", error.errno or errno.EIO, text) from None
             finally:
                 os.close(fd)
+
+
+def label_file(context: Context, fd: int, label: str, what: str) -> None:
+    """Give a file of ours a label of SELinux; where the policy does not let us, that is told as a warning."""
+    try:
+        files.set_label(fd, label)
+    except KernelError as error:
+        context.warn(f"{what} does not get the label {label}: {error}")

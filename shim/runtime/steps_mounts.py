@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from shim.errors import InvalidArgument, KernelError
-from shim.kernel import files, mount, paths, tty
+from shim.kernel import mount, paths, tty
 from shim.runtime import wire
 from shim.runtime.context import Context
 from shim.runtime.overlay import mount_layers
 from shim.runtime.rooted import attach_in_root
 from shim.runtime.steps import Step, step
+from shim.runtime.steps_labels import label_file
 
 _OURS: Final = ("proc", "sys", "dev")
 _NULL_DEVICE: Final = os.makedev(1, 3)
@@ -98,7 +99,9 @@ class MountNew(Step):
         """Make it detached, then attach it."""
         tree = mount.new_mount(self.fstype, self.source, self.options, self.attributes)
         if self.label:
-            _label_root(context, tree, self)
+            directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
+            label_file(context, directory, self.label, self.target)
+            os.close(directory)
         attach_in_root(context, tree, self.target)
         os.close(tree)
 
@@ -281,7 +284,7 @@ class ProtectPaths(Step):
 
     def _nothing(self, root: int, target: int) -> int:
         if stat.S_ISDIR(os.fstat(target).st_mode):
-            options = ("size=0k", *((f"context={self.label}",) if self.label else ()))
+            options = ("size=0k", *mount.context_options(self.label))
             return mount.new_mount("tmpfs", "tmpfs", options, mount.MOUNT_ATTR_RDONLY)
         null = paths.open_in_root(root, "/dev/null", os.O_PATH | os.O_NOFOLLOW)
         try:
@@ -304,16 +307,6 @@ class RootReadonly(Step):
     def execute(self, context: Context) -> None:
         """Set the attribute of the one mount."""
         mount.mount_setattr(context.look("root"), "", mount.AT_EMPTY_PATH, set_=mount.MOUNT_ATTR_RDONLY)
-
-
-def _label_root(context: Context, tree: int, new: MountNew) -> None:
-    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
-    try:
-        files.set_label(directory, new.label)
-    except KernelError as error:
-        context.warn(f"{new.target} does not get the label {new.label}: {error}")
-    finally:
-        os.close(directory)
 
 
 def _refuse_link(root: int, name: str) -> None:

@@ -14,11 +14,11 @@ import signal
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shim.errors import KernelError
-from shim.kernel import capabilities, files, mount, process, seccomp, unix
+from shim.kernel import capabilities, mount, process, seccomp, unix
 from shim.runtime import reaper_program
 from shim.runtime.context import Context
 from shim.runtime.steps import Step, step
+from shim.runtime.steps_labels import label_file
 
 
 @step
@@ -42,7 +42,7 @@ class EnterEmptyRoot(Step):
             | mount.MOUNT_ATTR_NOEXEC
         )
         _keep_program(context, self.label)
-        options = ("size=0k", "mode=555", *((f"context={self.label}",) if self.label else ()))
+        options = ("size=0k", "mode=555", *mount.context_options(self.label))
         tree = mount.new_mount("tmpfs", "empty", options, attributes)
         mount.move_mount(tree, "", mount.AT_FDCWD, "/proc", mount.MOVE_MOUNT_F_EMPTY_PATH)
         os.fchdir(tree)
@@ -98,16 +98,8 @@ def _keep_program(context: Context, label: str) -> None:
     if image is None:
         return
     fd = unix.sealed_memfd("init", image)
-    if label:
-        _label_program(context, fd, label)
+    if label:  # of what containers may be: some policies let them be no file of memory
+        label_file(context, fd, label, "the program of the pod's init")
     os.fchmod(fd, 0o111)
     context.keep("program", os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_CLOEXEC))
     os.close(fd)
-
-
-def _label_program(context: Context, fd: int, label: str) -> None:
-    """Give the program the label of what containers may be: some policies let them be no file of memory."""
-    try:
-        files.set_label(fd, label)
-    except KernelError as error:
-        context.warn(f"the program of the pod's init does not get the label {label}: {error}")

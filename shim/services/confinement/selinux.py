@@ -225,7 +225,7 @@ def label_one(path: str, label: str) -> None:
         KernelError: it cannot be done.
     """
     with _labelling(path):
-        _set(path, label.encode() + b"\0")
+        files.set_label(path, label)
 
 
 @contextlib.contextmanager
